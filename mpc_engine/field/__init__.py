@@ -1,0 +1,1 @@
+"""Finite-field arithmetic on numpy vectors, and the scalar algebra behind it."""

@@ -1,0 +1,1 @@
+"""One party: its identity and policy, and its part in a session."""

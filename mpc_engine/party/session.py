@@ -1,0 +1,280 @@
+"""One session at one party: agree, reserve, compute, commit, publish.
+
+The order is the protocol's: everything up to the last opening of the small-cell test, then the commit
+point, then the suppression pattern, then the values. Whatever fails, every peer is told before this
+party raises, and nothing is released unless all parties committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_engine import __version__
+from mpc_engine.errors import EngineError, IntegrityError, MismatchError, PolicyError, ProtocolOrderError
+from mpc_engine.party.proposal import Proposal
+from mpc_engine.release.execute import Computed, Execution, Progress
+from mpc_engine.release.plan import Plan
+from mpc_engine.release.table import Release
+from mpc_engine.runtime.cost import Meter
+from mpc_engine.runtime.link import Link, MessageKey, Section
+from mpc_engine.sharing.keys import SessionKeys, confirmation, contribute, derive, groups_of
+from mpc_engine.transport.control import (
+    HASH_BYTES,
+    MAX_CONTROL_BYTES,
+    NONCE_BYTES,
+    SESSION_ID_BYTES,
+    Agree,
+    Commit,
+    KeyContribution,
+    Pattern,
+    Reserve,
+)
+
+AGREE, RESERVE, COMMIT, PATTERN = range(4)
+"""Control rounds."""
+
+CommitPoint = Callable[[Plan, Computed], Awaitable[None]]
+"""Called between the last computation and COMMIT; must make durable what is to be opened."""
+
+Announce = Callable[[str], None]
+"""Told the name of each phase as it begins."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What one party accepts, whatever a query asks."""
+
+    greatest_epsilon: str
+    least_threshold: int
+
+
+async def _commit_nothing(plan: Plan, computed: Computed) -> None:
+    """Commit without a ledger: there is nothing to make durable."""
+
+
+class Session:
+    """One party's part in one release.
+
+    Args:
+        me: this party's number, 1..m.
+        proposal: the query, codebook and roster as this party holds them.
+        policy: what this party accepts.
+        link: its connections.
+        snapshot_id: the registered data's id at a silo, "" at a helper.
+        counts: a silo's counts, int64 (rows, cells); None at a helper.
+        commit_point: see `CommitPoint`.
+        progress, announce: for showing progress.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        proposal: Proposal,
+        policy: Policy,
+        link: Link,
+        snapshot_id: str,
+        counts: NDArray[np.int64] | None,
+        *,
+        commit_point: CommitPoint = _commit_nothing,
+        progress: Progress | None = None,
+        announce: Announce = lambda phase: None,
+    ) -> None:
+        self.me, self.proposal, self.policy, self.link = me, proposal, policy, link
+        self.snapshot_id, self.counts = snapshot_id, counts
+        self.commit_point, self.progress, self.announce = commit_point, progress, announce
+        self.meter = Meter()
+        self.opened_bytes: dict[str, int] = {}
+
+    @property
+    def _computes(self) -> bool:
+        return self.me <= self.proposal.computing
+
+    async def run(self) -> Release:
+        """Take part in the session and return the release. Raises EngineError; peers are told first."""
+        try:
+            return await self._run()
+        except EngineError as error:
+            await self.link.abort(error.reason, f"{self._name(self.me)}: {error}")
+            raise
+        except asyncio.CancelledError:
+            await self.link.abort("SHUTTING_DOWN", f"{self._name(self.me)} was stopped")
+            raise
+        except Exception as error:
+            # The text of an unforeseen failure may quote data, so only its kind leaves this machine.
+            await self.link.abort("INTERNAL", f"{self._name(self.me)} failed: {type(error).__name__}")
+            raise
+
+    async def _run(self) -> Release:
+        self.announce("agree")
+        contributions = contribute(self.me, self.proposal.computing, len(self.proposal.members))
+        agrees, received = await self._agree(contributions)
+        self.announce("reserve")
+        session_id, keys, agrees = await self._reserve(agrees, contributions, received)
+        threshold = max(self.proposal.threshold, *(agree.least_threshold for agree in agrees.values()))
+        plan = self.proposal.plan(threshold)
+        self.announce("compute")
+        execution = Execution(plan, self.me, keys, self.link, self.counts, self.progress)
+        self.meter = execution.meter
+        computed = await execution.compute()
+        self.announce("commit")
+        await self.commit_point(plan, computed)
+        openings = await self._commit(computed)
+        self.announce("open")
+        shown = await execution.publish_pattern(computed)
+        pattern = sha256(b"mpc-engine/pattern/1\0" + np.packbits(shown).tobytes()).digest()
+        await self._control(PATTERN, Pattern(pattern).encode())
+        for peer, data in (await self._receive(PATTERN)).items():
+            if not hmac.compare_digest(Pattern.decode(data).hash, pattern):
+                raise IntegrityError(
+                    f"{self._name(peer)} opened another suppression pattern than {self._name(self.me)}"
+                )
+        published = await execution.publish_values(computed, shown)
+        session = {
+            "session_id": session_id.hex(),
+            "openings_sha256": openings.hex(),
+            "pattern_sha256": pattern.hex(),
+            "engine": __version__,
+            **{
+                f"snapshot:{self._name(number)}": agree.snapshot_id
+                for number, agree in sorted(agrees.items())
+                if agree.snapshot_id
+            },
+        }
+        return Release(plan, self.proposal.query_fields, published, session)
+
+    # --- control rounds -----------------------------------------------------------------------------
+
+    def _name(self, number: int) -> str:
+        return self.proposal.members[number - 1].name
+
+    async def _control(self, step: int, content: bytes) -> None:
+        for peer in self.link.peers:
+            await self.link.send(peer, MessageKey(0, Section.CONTROL, step), [content])
+
+    async def _receive(self, step: int) -> dict[int, bytes]:
+        key = MessageKey(0, Section.CONTROL, step)
+        return {
+            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES) for peer in self.link.peers
+        }
+
+    async def _agree(
+        self, contributions: Mapping[tuple[int, ...], bytes]
+    ) -> tuple[dict[int, Agree], dict[int, Agree]]:
+        """Exchange what each party holds; return the public part of each, and what peers sent to this one."""
+        mine = Agree(
+            engine_version=__version__,
+            nonce=os.urandom(NONCE_BYTES),
+            digests=self.proposal.digests,
+            contributions=(),
+            least_threshold=self.policy.least_threshold,
+            greatest_epsilon=self.policy.greatest_epsilon,
+            snapshot_id=self.snapshot_id,
+        )
+        for peer in self.link.peers:
+            parts = tuple(
+                KeyContribution(members, value) for members, value in contributions.items() if peer in members
+            )
+            message = replace(mine, contributions=parts).encode()
+            await self.link.send(peer, MessageKey(0, Section.CONTROL, AGREE), [message])
+        received = {peer: Agree.decode(data) for peer, data in (await self._receive(AGREE)).items()}
+        public = {peer: replace(agree, contributions=()) for peer, agree in received.items()}
+        public[self.me] = mine
+        for peer, agree in sorted(public.items()):
+            self._compare(peer, agree)
+        return public, received
+
+    def _compare(self, peer: int, agree: Agree) -> None:
+        """Check a peer's documents against this party's, and the query against the peer's policy."""
+        name = self._name(peer)
+        if agree.engine_version != __version__:
+            raise MismatchError(
+                f"the field `engine` differs: {name} runs version {agree.engine_version}, "
+                f"{self._name(self.me)} runs {__version__}"
+            )
+        for field, digest in self.proposal.digests.items():
+            theirs = agree.digests.get(field, "")
+            if theirs != digest:
+                raise MismatchError(
+                    f"the field `{field}` differs: {name} has {theirs[:16] or 'none'}…, "
+                    f"{self._name(self.me)} has {digest[:16]}…. Nothing was sent"
+                )
+        if set(agree.digests) != set(self.proposal.digests):
+            raise MismatchError(f"{name} compares other fields than {self._name(self.me)}")
+        if self.proposal.epsilon > Fraction(agree.greatest_epsilon):
+            raise PolicyError(
+                f"the query asks for ε = {self.proposal.epsilon_text}, but {name} accepts at most "
+                f"ε = {agree.greatest_epsilon} in one release. Nothing was sent"
+            )
+
+    async def _reserve(
+        self,
+        agrees: dict[int, Agree],
+        contributions: Mapping[tuple[int, ...], bytes],
+        received: Mapping[int, Agree],
+    ) -> tuple[bytes, SessionKeys, dict[int, Agree]]:
+        """Fix the session id, derive the keys and confirm both with every peer."""
+        everyone = range(1, len(self.proposal.members) + 1)
+        relays: dict[int, Reserve] = {}
+        if not self._computes:
+            # An input-only silo learns of its like from the computing parties, which must all say the same.
+            relays = {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}
+            missing = [number for number in everyone if number not in agrees]
+            for peer, reserve in relays.items():
+                if reserve.relayed != next(iter(relays.values())).relayed or len(missing) != len(reserve.relayed):
+                    raise ProtocolOrderError(f"{self._name(peer)} relays other parties than its peers do")
+            for number, data in zip(missing, next(iter(relays.values())).relayed, strict=True):
+                agrees[number] = Agree.decode(data)
+                self._compare(number, agrees[number])
+        transcript = b"".join(sha256(agrees[number].encode()).digest() for number in everyone)
+        session_id = sha256(b"mpc-engine/session/1\0" + transcript).digest()[:SESSION_ID_BYTES]
+        keys, confirmation_keys = {}, {}
+        for group in groups_of(self.me, self.proposal.computing, len(everyone)):
+            parts = {self.me: contributions[group.members]}
+            for peer in group.members:
+                if peer != self.me:
+                    given = {part.members: part.value for part in received[peer].contributions}
+                    parts[peer] = given.get(group.members, b"")
+            keys[group], confirmation_keys[group] = derive(group, parts, session_id)
+        for peer in self.link.peers:
+            relayed: tuple[bytes, ...] = ()
+            if peer > self.proposal.computing:
+                others = everyone[self.proposal.computing :]
+                relayed = tuple(agrees[number].encode() for number in others if number != peer)
+            proof = confirmation(self.me, peer, confirmation_keys)
+            await self.link.send(
+                peer,
+                MessageKey(0, Section.CONTROL, RESERVE),
+                [Reserve(session_id, proof, relayed).encode()],
+            )
+        reserves = relays or {
+            peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()
+        }
+        for peer, reserve in reserves.items():
+            if not hmac.compare_digest(reserve.session_id, session_id):
+                raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} see different sessions")
+            expected = confirmation(peer, self.me, confirmation_keys)
+            if not hmac.compare_digest(reserve.confirmation, expected):
+                raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
+        self.link.bind_session(session_id)
+        return session_id, SessionKeys(self.me, keys), agrees
+
+    async def _commit(self, computed: Computed) -> bytes:
+        """Tell every peer that this party committed, wait for all, and compare what was opened so far."""
+        mine = computed.openings_hash if self._computes else bytes(HASH_BYTES)
+        await self._control(COMMIT, Commit(mine).encode())
+        received = await self._receive(COMMIT)
+        hashes = {peer: Commit.decode(data).openings_hash for peer, data in received.items()}
+        reference = mine if self._computes else hashes[1]
+        for peer, value in hashes.items():
+            if peer <= self.proposal.computing and not hmac.compare_digest(value, reference):
+                raise IntegrityError(f"{self._name(peer)} saw other masked openings than its peers")
+        return reference

@@ -1,0 +1,67 @@
+"""Always-on fault detection: batch checks that dealt values are what they must be.
+
+They find faults and simple deviations. They are no security against an active party: a dealer knows its
+own error and can cancel it in its own part of a degree-2t opening.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+
+import numpy as np
+
+from mpc_engine.errors import IntegrityError
+from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.protocols.opening import cost_of_opening, open_masked_product
+from mpc_engine.runtime.context import Context
+from mpc_engine.runtime.cost import Cost
+from mpc_engine.sharing.shared import Shared
+from mpc_engine.sharing.streams import KEY_BYTES, StreamKey
+
+REPETITIONS = 2
+"""Independent checks; each misses a fault with probability about 2/p, so together below 2^−59."""
+
+_SEED_BYTES = 32
+
+
+async def public_coins(ctx: Context) -> StreamKey:
+    """Toss public coins that no party could know before this round; returns a stream key for them.
+
+    One round. Every party contributes 32 bytes; the key is a hash of all of them.
+    """
+    mine = np.frombuffer(os.urandom(_SEED_BYTES), np.uint8)
+    replies = await ctx.exchange({j: [mine] for j in ctx.others}, dict.fromkeys(ctx.others, _SEED_BYTES))
+    seeds = [bytes(mine) if j == ctx.me else bytes(replies[j]) for j in ctx.parties]
+    key = sha256(b"mpc-engine/public-coins/1\0" + ctx.stream("coins").encode() + b"\0" + b"".join(seeds))
+    return StreamKey(key.digest()[:KEY_BYTES], "public coins")
+
+
+async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
+    """Check that every dealt value is +1 or −1, after dealing; two rounds, a few bytes.
+
+    Opens Σ ρ_row·ρ_cell·(σ² − 1) for public random ρ, which is 0 for signs whatever they are, masked by a
+    fresh sharing of zero. Raises IntegrityError otherwise.
+    """
+    field = COUNTS
+    public = await public_coins(ctx.step("toss"))
+    squares = [field.multiply(shares.values, shares.values) for shares in dealt]
+    rows = [row for block in squares for row in block]
+    sums = np.empty((1, REPETITIONS), np.uint64)
+    for repetition in range(REPETITIONS):
+        by_row = [int(x) for x in public.elements(f"rows{repetition}", field, (len(rows),))]
+        by_cell = public.elements(f"cells{repetition}", field, (ctx.cells,))
+        # Σ_row ρ_row·(σ² − 1), then the sum over cells weighted by ρ_cell.
+        folded = field.combine(by_row, rows, constant=-sum(by_row))
+        sums[0, repetition] = field.total(field.multiply(folded, by_cell))
+    opened = await open_masked_product(ctx.step("open").sized(REPETITIONS), field, sums)
+    if opened.any():
+        raise IntegrityError("a value dealt as a random sign is not a sign: some party's dealing is wrong")
+
+
+def cost_of_sign_check(computing: int, dealers: int) -> Cost:
+    """Return the cost of `check_signs`; it does not depend on the number of values."""
+    del dealers
+    toss = Cost(1, computing * (computing - 1) * _SEED_BYTES)
+    return toss.then(cost_of_opening(COUNTS, computing, 1, REPETITIONS))

@@ -1,0 +1,71 @@
+"""The one port through which a party talks to others; memory and gRPC are its two adapters.
+
+A *message* is what one party sends to one other in one round: raw bytes of a length that both know
+from the agreed plan. It is identified by its key and by its sender, who is known from the channel,
+never from the message. An adapter may cut a message into frames; protocols never see frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+Buffer = bytes | bytearray | memoryview
+"""What may be sent; several are sent as one message, back to back."""
+
+
+class Section(IntEnum):
+    """The parts of a session, in order. Rounds are counted within a section."""
+
+    CONTROL = 0
+    PREPARE = 1
+    INPUT = 2
+    TEST = 3
+    PATTERN = 4
+    VALUES = 5
+
+
+class MessageKey(NamedTuple):
+    """Which message of a session: block of cells, section, round within the section."""
+
+    chunk: int
+    section: Section
+    round: int
+
+
+class Link(Protocol):
+    """One party's connections to its peers within one session.
+
+    Parties are numbered 1..m by their place in the roster; computing parties come first.
+    """
+
+    @property
+    def me(self) -> int:
+        """This party's number."""
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Numbers of the parties this link is connected to, ascending, without `me`."""
+
+    def bind_session(self, session_id: bytes) -> None:
+        """Tie all further messages to a session; messages of any other session are refused from now on."""
+
+    async def send(self, peer: int, key: MessageKey, parts: Sequence[Buffer]) -> None:
+        """Send one message. Returns when the parts may be reused. Raises PeerError, DeadlineError."""
+
+    async def receive(self, peer: int, key: MessageKey, size: int) -> memoryview:
+        """Wait for the message `key` from `peer`; it must have exactly `size` bytes.
+
+        Raises DeadlineError at the round's deadline, PeerError when the peer is lost,
+        PeerAbortedError when it ended the session, ProtocolOrderError for another length.
+        """
+
+    async def receive_control(self, peer: int, key: MessageKey, limit: int) -> bytes:
+        """Wait for a control message of at most `limit` bytes; same errors as `receive`."""
+
+    async def abort(self, reason: str, message: str) -> None:
+        """Tell every peer that this party ends the session, and why; never raises."""
+
+    async def close(self) -> None:
+        """End the session in good order: all sent messages are delivered first; never raises."""

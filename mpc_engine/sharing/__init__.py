@@ -1,0 +1,1 @@
+"""Secret sharing without I/O: Shamir, keyed randomness streams, pseudorandom sharing."""
