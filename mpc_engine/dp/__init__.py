@@ -1,0 +1,37 @@
+"""Differential privacy: the exact noise table, and what a release with it promises.
+
+``calibrate`` is left out on purpose: it needs OpenDP, which no release needs.
+"""
+
+from __future__ import annotations
+
+from mpc_engine.dp.accounting import (
+    NOT_PRIVATE,
+    Guarantee,
+    Rule,
+    expected_false_cells,
+    guarantee_for_counts,
+    publication_probability,
+    strict_threshold,
+    table_for_counts,
+)
+from mpc_engine.dp.noise_table import TRUNCATION_LIMIT, Coin, NoiseTable, default_mantissa_bits, generate
+from mpc_engine.dp.rationals import parse_delta, parse_epsilon
+
+__all__ = [
+    "NOT_PRIVATE",
+    "TRUNCATION_LIMIT",
+    "Coin",
+    "Guarantee",
+    "NoiseTable",
+    "Rule",
+    "default_mantissa_bits",
+    "expected_false_cells",
+    "generate",
+    "guarantee_for_counts",
+    "parse_delta",
+    "parse_epsilon",
+    "publication_probability",
+    "strict_threshold",
+    "table_for_counts",
+]

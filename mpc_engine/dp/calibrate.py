@@ -1,0 +1,84 @@
+"""A second opinion on a noise table, by means that share nothing with its construction.
+
+OpenDP's privacy map answers what epsilon its own discrete Laplace of the same scale has. The
+hockey-stick divergence of the table is summed outcome by outcome, without the argument about carries.
+OpenDP works in floating point, so its answer confirms and never enters a release: this module alone
+imports it, for the tests and for the optional check of the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mpc_engine.dp.noise_table import NoiseTable
+from mpc_engine.dp.rationals import exponential_bounds
+from mpc_engine.errors import DocumentError, IntegrityError
+
+RELATIVE_TOLERANCE = 1e-9
+MOST_SUMMED_BITS = 12
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """What the independent checks found for one table.
+
+    ``opendp_epsilon`` is OpenDP's epsilon for one patient (a change of M); ``divergence`` is the exact
+    hockey-stick divergence at epsilon * M for a change of M in one value, or None where the table has
+    more than 2^13 outcomes.
+    """
+
+    epsilon: Fraction
+    opendp_epsilon: float
+    divergence: Fraction | None
+
+
+def hockey_stick(table: NoiseTable, shift: int) -> Fraction:
+    """Return the hockey-stick divergence between X + shift and X at e^(epsilon * shift), outcome by outcome.
+
+    It is sum over y of max(0, P(X = y - shift) - e^(epsilon * shift) P(X = y)), the least delta for which
+    one value changed by ``shift`` is (epsilon * shift, delta)-private; the mirror image has the same
+    value. e^(epsilon * shift) enters through its lower bound, so the result is an upper bound, exact
+    where every ratio is within bounds. Time and memory grow with 2^K. Raises DocumentError for
+    shift < 1 or a table of more than 12 magnitude bits.
+    """
+    if shift < 1 or table.K > MOST_SUMMED_BITS:
+        raise DocumentError(f"the divergence is summed for changes >= 1 and K <= {MOST_SUMMED_BITS} only")
+    factor = exponential_bounds(table.epsilon * shift)[0]
+    span = range(-table.limit, table.limit + 1)
+    outcomes = {x: table.probability(x) for x in span}
+    total = Fraction(0)
+    for x, p in outcomes.items():
+        total += max(Fraction(0), p - factor * outcomes.get(x + shift, Fraction(0)))
+    return total
+
+
+def opendp_epsilon(table: NoiseTable) -> float:
+    """Return OpenDP's epsilon for discrete Laplace noise of scale 1 / epsilon' under a change of M.
+
+    Raises DocumentError if the package ``opendp`` is not installed.
+    """
+    try:
+        import opendp.prelude as dp
+    except ImportError as error:
+        raise DocumentError("the second opinion needs the package opendp (0.16 or later)") from error
+    dp.enable_features("contrib")
+    domain, metric = dp.atom_domain(T="i32"), dp.absolute_distance(T="i32")
+    measurement = dp.m.make_geometric(domain, metric, scale=float(1 / table.epsilon))
+    return float(measurement.map(table.largest_change))
+
+
+def second_opinion(table: NoiseTable) -> SecondOpinion:
+    """Return the independent findings on a table after comparing them with what the table claims.
+
+    Raises IntegrityError if OpenDP's epsilon differs by more than one part in 10^9, or if the summed
+    divergence exceeds the table's truncation delta.
+    """
+    epsilon = table.epsilon * table.largest_change
+    found = opendp_epsilon(table)
+    if abs(found - float(epsilon)) > RELATIVE_TOLERANCE * float(epsilon):
+        raise IntegrityError("noise table: OpenDP's privacy map gives another epsilon for this scale")
+    divergence = hockey_stick(table, table.largest_change) if table.K <= MOST_SUMMED_BITS else None
+    if divergence is not None and divergence > table.truncation_delta:
+        raise IntegrityError("noise table: the summed divergence exceeds the delta that the table states")
+    return SecondOpinion(epsilon, found, divergence)

@@ -1,0 +1,1 @@
+"""The silo side: the only code that sees records. They are mapped, registered, then counted."""

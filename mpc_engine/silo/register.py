@@ -1,0 +1,227 @@
+"""Registering a silo's data: every row is checked, then the coded rows are frozen as a snapshot.
+
+A session reads nothing but the snapshot, so it cannot fail because of a row, and what it counts is what
+was checked. The snapshot holds the codebook's variables as numbers and a running number for the patient –
+no identifiers, dates or source codes – in a Parquet file that only its owner may read. Its id is random:
+a digest of records is never given to anyone, since small data sets can be guessed from one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import ibis
+
+from mpc_engine.codebook import Codebook
+from mpc_engine.documents import Document, Field, load_json, parse
+from mpc_engine.errors import DataError, DocumentError
+from mpc_engine.silo.coding import Coded, code, epoch_days, number, parse_date, text
+from mpc_engine.silo.mapping import Mapping, load_mapping
+from mpc_engine.silo.report import Report, find_problems
+from mpc_engine.silo.source import ROW, identity, opened
+
+PATIENT: Final = "_patient"
+"""Column of the snapshot: a number for each patient. No variable's name starts with an underscore."""
+RANK: Final = "_rank"
+"""Column of the snapshot: the place of a record among its patient's, from 0; the cap keeps the lowest."""
+_FILE: Final = "registration.json"
+
+
+class SourceIdentity(Document):
+    """What tells that a source file was changed. Never leaves this machine."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Registration(Document):
+    """One registered snapshot. Only ``snapshot_id``, the codebook's digest and ``count_bound`` are public."""
+
+    snapshot_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    codebook_digest: str
+    count_bound: int
+    mapping: str
+    mapping_digest: str
+    source: SourceIdentity | None
+    snapshot: str
+    snapshot_sha256: str
+    rows: int
+    max_records_per_patient: int
+
+    def __repr__(self) -> str:
+        """Show the id alone; the number of rows is not public."""
+        return f"Registration({self.snapshot_id})"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Coded rows, still lazy: the source's table, one entry per variable, patient and order."""
+
+    table: Any
+    coded: tuple[Coded, ...]
+    patient: Any
+    order: tuple[Any, ...]
+
+
+def check(mapping: Mapping, codebook: Codebook, base: Path | None = None) -> Report:
+    """Check every row of the mapping's source against mapping and codebook; streams, keeps nothing.
+
+    ``base`` is the folder to which the mapping's paths are relative; that of its file by default. The
+    report is for this machine only. Raises :class:`~mpc_engine.errors.DataError` if the source cannot be
+    read and :class:`~mpc_engine.errors.DocumentError` if mapping and codebook do not fit.
+    """
+    mapping.serve(codebook)
+    with opened(mapping, base or Path(mapping.origin).parent) as table:
+        return _report(_code(table, mapping, codebook), mapping, codebook)
+
+
+def register(mapping_path: str | Path, state_dir: str | Path) -> Registration:
+    """Check all rows, freeze the coded ones in ``state_dir`` and return the new registration.
+
+    A registration made there before is replaced once the new one is complete. Raises
+    :class:`~mpc_engine.errors.DataError` with the rendered report if any row does not fit, and what
+    :func:`check` raises.
+    """
+    path, state = Path(mapping_path), Path(state_dir)
+    mapping, codebook = load_mapping(path)
+    before = identity(mapping, path.parent)
+    snapshot_id = os.urandom(16).hex()
+    name = f"snapshot-{snapshot_id}.parquet"
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    snapshot = state / name
+    try:
+        with opened(mapping, path.parent) as table:
+            rows = _code(table, mapping, codebook)
+            report = _report(rows, mapping, codebook)
+            if report.problems:
+                raise DataError(report.render())
+            _private(snapshot)
+            frozen = _frozen(rows, mapping)
+            frozen.to_parquet(str(snapshot))
+        if identity(mapping, path.parent) != before:
+            raise DataError(
+                f"{mapping.source.file}: was changed while it was being registered; register again"
+            )
+        registration = parse(
+            {
+                "snapshot_id": snapshot_id,
+                "codebook_digest": codebook.digest(),
+                "count_bound": mapping.count_bound,
+                "mapping": str(path.resolve()),
+                "mapping_digest": mapping.digest(),
+                "source": before,
+                "snapshot": name,
+                "snapshot_sha256": _sha256(snapshot),
+                "rows": report.rows,
+                "max_records_per_patient": report.max_records_per_patient,
+            },
+            Registration,
+        )
+        _replace(state, registration)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            snapshot.unlink()
+        raise
+    for old in state.glob("snapshot-*.parquet"):
+        if old.name != name:
+            old.unlink()
+    return parse(registration.model_dump(mode="json"), Registration, str(state / _FILE))
+
+
+def load_registration(state_dir: str | Path) -> Registration:
+    """Return the registration in ``state_dir`` after making sure that it still holds.
+
+    Raises :class:`~mpc_engine.errors.DataError` if there is none, if the snapshot was altered, or if source
+    file, mapping or codebook changed since; the next step is to register again.
+    """
+    path = Path(state_dir) / _FILE
+    if not path.is_file():
+        raise DataError(f"{state_dir}: no data are registered here; run `mpc-engine data register` first")
+    registration = load_json(path, Registration)
+    snapshot = snapshot_path(registration)
+    if not snapshot.is_file() or _sha256(snapshot) != registration.snapshot_sha256:
+        raise DataError(f"{snapshot}: is missing or was altered; register again")
+    source = Path(registration.mapping)
+    try:
+        mapping, codebook = load_mapping(source)
+    except DocumentError as error:
+        raise DataError(f"the mapping can no longer be read; register again\n{error}") from error
+    if mapping.digest() != registration.mapping_digest:
+        raise DataError(f"{source}: was changed after the data were registered; register again")
+    if codebook.digest() != registration.codebook_digest:
+        raise DataError(f"{codebook.origin}: was changed after the data were registered; register again")
+    found = identity(mapping, source.parent)
+    was = None if registration.source is None else registration.source
+    if (found is None) != (was is None) or (found and was and found["sha256"] != was.sha256):
+        raise DataError(f"{mapping.source.file}: was changed after it was registered; register again")
+    return registration
+
+
+def snapshot_path(registration: Registration) -> Path:
+    """Return where the registration's snapshot lies: beside the file that it was read from."""
+    return Path(registration.origin).parent / registration.snapshot
+
+
+def _code(table: Any, mapping: Mapping, codebook: Codebook) -> _Rows:
+    coded = tuple(
+        code(table, name, mapping.variables[name], variable) for name, variable in codebook.mapped.items()
+    )
+    patient = table[ROW].cast("string") if mapping.patient is None else text(table, mapping.patient)
+    order: tuple[Any, ...] = (table[ROW],)
+    if mapping.order_by is not None:
+        raw = text(table, mapping.order_by.column)
+        if mapping.order_by.formats is None and mapping.order_by.days_since is None:
+            key = number(raw)
+        else:
+            key = epoch_days(parse_date(raw, mapping.order_by)[1])
+        order = (key.isnull(), key, table[ROW])
+    return _Rows(table, coded, patient, order)
+
+
+def _report(rows: _Rows, mapping: Mapping, codebook: Codebook) -> Report:
+    return find_problems(rows.table, rows.coded, rows.patient, mapping, codebook)
+
+
+def _frozen(rows: _Rows, mapping: Mapping) -> Any:
+    """Return the coded rows to be stored, ranked within each patient."""
+    values = {coded.variable: coded.value.cast("int64") for coded in rows.coded}
+    if mapping.one_row_per_patient:
+        return rows.table.select(
+            **{PATIENT: rows.table[ROW].cast("int64"), RANK: ibis.literal(0, type="int64")}, **values
+        )
+    keys = {f"_order_{index}": key for index, key in enumerate(rows.order)}
+    keyed = rows.table.select(_id=rows.patient, **keys, **values)
+    within = ibis.window(group_by=keyed["_id"], order_by=[keyed[name] for name in keys])
+    return keyed.select(
+        **{
+            PATIENT: ibis.dense_rank().over(order_by=keyed["_id"]).cast("int64"),
+            RANK: ibis.row_number().over(within).cast("int64"),
+        },
+        **{name: keyed[name] for name in values},
+    )
+
+
+def _private(path: Path) -> None:
+    """Create ``path`` so that only its owner may read what is then written into it."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _replace(state: Path, registration: Registration) -> None:
+    draft = state / f".{_FILE}.{registration.snapshot_id}"
+    _private(draft)
+    draft.write_text(registration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    draft.replace(state / _FILE)
+
+
+def _sha256(path: Path) -> str:
+    path.chmod(0o600)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
