@@ -71,10 +71,19 @@ class Release:
             ],
             "digests": {**plan.digests, "plan": plan.digest},
             "session": dict(self.session),
-            "openings": plan.openings(),
+            "openings": self.openings(),
             "promise": promise(plan),
             "cells": self.cells(),
         }
+
+    def openings(self) -> list[dict[str, object]]:
+        """Return what was opened: the plan's openings, with how many values each one really opened."""
+        log = [dict(opening) for opening in self.plan.openings()]
+        for opening in log:
+            opening["opened"] = opening.pop("values")
+            if opening["section"] == "VALUES":
+                opening["opened"] = int(self.published.shown.sum())
+        return log
 
     def as_csv(self) -> str:
         """Return the cells as CSV: the variables, `value` (empty if suppressed) and `flag`."""

@@ -1,0 +1,147 @@
+"""The composition root: one party takes part in one release, from its files to the published table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_engine.codebook import Codebook, load_codebook
+from mpc_engine.errors import DataError
+from mpc_engine.party.config import PartyConfig, Roster, load_config
+from mpc_engine.party.process import harden, keep_memory
+from mpc_engine.party.proposal import Proposal, propose
+from mpc_engine.party.session import Session
+from mpc_engine.release.execute import Progress
+from mpc_engine.release.table import Release
+from mpc_engine.runtime.cost import Meter
+from mpc_engine.runtime.link import Section
+from mpc_engine.silo.register import load_registration
+from mpc_engine.silo.tabulate import tabulate
+from mpc_engine.statistics.presets import load_query
+from mpc_engine.statistics.query import Query
+from mpc_engine.transport.grpc_link import Endpoint, connect
+from mpc_engine.transport.tls import load_identity
+
+_CONTROL_ALLOWANCE = 4 << 20
+"""Bytes a peer may be ahead with besides what the plan foresees: control messages."""
+
+
+@dataclass
+class Show:
+    """How a run tells a person where it is; both functions may do nothing."""
+
+    announce: Callable[[str], None] = lambda phase: None
+    progress: Progress = lambda section, done, of: None
+
+
+@dataclass
+class Usage:
+    """What a run took at this party: rounds, payload bytes, wall and CPU seconds from joining to the end."""
+
+    meter: Meter = field(default_factory=Meter)
+    payload_bytes: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the usage as plain fields."""
+        return {
+            "rounds": self.meter.total_rounds,
+            "rounds_online": self.meter.total_rounds - self.meter.rounds.get(Section.PREPARE, 0),
+            "payload_bytes": self.payload_bytes,
+            "wall_s": round(self.wall_s, 4),
+            "cpu_s": round(self.cpu_s, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A party with everything read and checked, before it has spoken to anyone."""
+
+    config: PartyConfig
+    number: int
+    proposal: Proposal
+    endpoints: tuple[Endpoint, ...]
+    snapshot_id: str
+    counts: NDArray[np.int64] | None
+
+
+def read_query(config: PartyConfig, query_path: str | Path) -> tuple[Query, Codebook]:
+    """Return the query and this party's codebook. Raises DocumentError."""
+    return load_query(query_path), load_codebook(config.path(config.codebook))
+
+
+def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Ready:
+    """Read and check everything that one party brings to a release, and count its registered records.
+
+    Raises DocumentError, TooFewPartiesError or DataError; nobody else learns of it.
+    """
+    config, roster = load_config(config_path)
+    query, codebook = read_query(config, query_path)
+    members, endpoints = roster.read(config.path(config.roster).parent)
+    proposal = propose(query, codebook, members)
+    proposal.plan()  # refuses what could not run, before anybody is troubled
+    number = roster.number(config.name)
+    if config.data is None:
+        return Ready(config, number, proposal, endpoints, "", None)
+    show.announce("tabulate")
+    snapshot_id, counts = _count(config, roster, number, query, codebook)
+    return Ready(config, number, proposal, endpoints, snapshot_id, counts)
+
+
+def _count(
+    config: PartyConfig, roster: Roster, number: int, query: Query, codebook: Codebook
+) -> tuple[str, NDArray[np.int64]]:
+    registration = load_registration(config.path(config.data or ""))
+    bound = roster.party[number - 1].count_bound
+    if registration.count_bound > bound:
+        raise DataError(
+            f"the data were registered with a bound of {registration.count_bound} on counts, "
+            f"the roster allows {bound}"
+        )
+    cells = tabulate(query, codebook, registration)
+    return registration.snapshot_id, np.stack([cells.records, cells.patients])
+
+
+async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
+    """Join the other parties for one release and return it. Raises EngineError; nothing is released then."""
+    harden()
+    keep_memory()
+    config = ready.config
+    identity = load_identity(config.path(config.identity))
+    plan = ready.proposal.plan()
+    show.announce("connect")
+    async with connect(
+        ready.number,
+        identity,
+        ready.endpoints,
+        computing=ready.proposal.computing,
+        listen_address=config.listen or ready.endpoints[ready.number - 1].address,
+        connect_timeout_s=config.deadlines.connect_s,
+        round_timeout_s=config.deadlines.round_s,
+        max_ahead_bytes=plan.sent_bytes // plan.computing + _CONTROL_ALLOWANCE,
+    ) as link:
+        session = Session(
+            ready.number,
+            ready.proposal,
+            config.accepted(),
+            link,
+            ready.snapshot_id,
+            ready.counts,
+            progress=show.progress,
+            announce=show.announce,
+        )
+        wall, cpu = time.monotonic(), time.process_time()
+        try:
+            return await session.run()
+        finally:
+            usage.meter = session.meter
+            usage.payload_bytes = link.stats.payload_bytes()
+            usage.wall_s = time.monotonic() - wall
+            usage.cpu_s = time.process_time() - cpu

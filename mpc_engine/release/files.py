@@ -1,0 +1,54 @@
+"""Writing a release: whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mpc_engine.errors import DocumentError
+from mpc_engine.release.table import Release
+
+
+def write_release(release: Release, directory: Path) -> list[Path]:
+    """Write release.json, table.csv and openings.json into a directory and return their paths.
+
+    Each file appears complete or not at all. Raises DocumentError when the directory cannot be written.
+    """
+    return write_files(
+        directory,
+        {
+            "release.json": json.dumps(release.as_fields(), indent=1, ensure_ascii=False) + "\n",
+            "table.csv": release.as_csv(),
+            "openings.json": json.dumps(release.openings(), indent=1, ensure_ascii=False) + "\n",
+        },
+    )
+
+
+def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:
+    """Write text files into a directory: all are complete before the first one appears."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        waiting = []
+        for name, content in contents.items():
+            path = directory / f".{name}.{os.getpid()}.part"
+            path.write_text(content, encoding="utf-8")
+            waiting.append((path, directory / name))
+        for part, final in waiting:
+            part.replace(final)
+    except OSError as error:
+        for part in directory.glob(f".*.{os.getpid()}.part"):
+            part.unlink(missing_ok=True)
+        raise DocumentError(f"{directory}: cannot be written: {error.strerror}") from None
+    return [final for _, final in waiting]
+
+
+def check_writable(directory: Path) -> None:
+    """Raise DocumentError unless files can be put into the directory; made if it does not exist."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DocumentError(f"{directory}: cannot be made: {error.strerror}") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise DocumentError(f"{directory}: cannot be written")

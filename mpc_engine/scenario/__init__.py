@@ -1,0 +1,1 @@
+"""Scenarios: whole studies on one machine, each party a process of its own."""

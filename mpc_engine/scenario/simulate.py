@@ -1,0 +1,176 @@
+"""Running a scenario: one process per party on loopback, with throw-away identities.
+
+Parties talk exactly as they would across organisations: gRPC with mutual TLS and pinned certificates.
+The process that starts them sees no records, counts or shares, only their events and their releases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mpc_engine.errors import EngineError, IntegrityError, PeerError, catalogue
+from mpc_engine.scenario.document import Scenario
+from mpc_engine.transport.tls import CERTIFICATE_FILE, create_identity
+
+Event = dict[str, Any]
+OnEvent = Callable[[str, Event], None]
+"""Called with a party's name and each of its events."""
+
+_CONSEQUENCES = ("PEER_ABORTED", "PEER_UNAVAILABLE", "TIMEOUT")
+_GRACE_S = 15.0
+
+
+class PartyFailedError(PeerError):
+    """A party of the scenario failed; says which, and what it said."""
+
+    reason = "PARTY_FAILED"
+    next_step = "See what that party said."
+
+
+@dataclass
+class Simulated:
+    """The outcome of a scenario: the release document, the files' folder per party, usage per party."""
+
+    release: dict[str, Any]
+    files: dict[str, str]
+    usage: dict[str, Event] = field(default_factory=dict)
+
+
+async def simulate(scenario: Scenario, on_event: OnEvent = lambda party, event: None) -> Simulated:
+    """Run a scenario and return what its parties published, which must be the same at all of them.
+
+    Raises the error that a party failed with, named after the party, or DeadlineError.
+    """
+    with TemporaryDirectory(prefix="mpc-engine-") as folder:
+        work = Path(folder)
+        names = lay_out(scenario, work)
+        runs = [asyncio.create_task(_run_party(name, scenario, work, on_event)) for name in names]
+        try:
+            outcomes = await asyncio.gather(*runs)
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+        _raise_failure(dict(zip(names, outcomes, strict=True)))
+        return _collect(names, work, dict(zip(names, outcomes, strict=True)))
+
+
+def lay_out(scenario: Scenario, work: Path) -> list[str]:
+    """Write roster, configurations and identities of a scenario into a folder; return the parties' names."""
+    parties = scenario.ordered
+    addresses = free_addresses(len(parties))
+    roster = []
+    for party, address in zip(parties, addresses, strict=True):
+        create_identity(party.name, work / party.name / "identity")
+        roster.append(
+            {
+                "name": party.name,
+                "address": address,
+                "certificate": f"{party.name}/identity/{CERTIFICATE_FILE}",
+                "computing": party.computing,
+                "silo": party.mapping is not None,
+            }
+        )
+    _write(work / "roster.json", {"party": roster})
+    for party in parties:
+        config: dict[str, Any] = {
+            "name": party.name,
+            "roster": "../roster.json",
+            "codebook": str(scenario.path(scenario.codebook)),
+            "identity": "identity",
+            "policy": (party.policy or scenario.policy).model_dump(),
+            "deadlines": scenario.deadlines.model_dump(),
+        }
+        if party.mapping is not None:
+            config |= {"mapping": str(scenario.path(party.mapping)), "data": "data"}
+        _write(work / party.name / "party.json", config)
+    return [party.name for party in parties]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return loopback addresses with ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+async def _run_party(name: str, scenario: Scenario, work: Path, on_event: OnEvent) -> Event:
+    """Run one party's process and return its last event."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "mpc_engine.scenario.child",
+        str(work / name / "party.json"),
+        str(scenario.path(scenario.query)),
+        str(work / name / "out"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
+    )
+    last: Event = {}
+    try:
+        if process.stdout is None or process.stderr is None:
+            raise EngineError("a party's process has no output")
+        noise = asyncio.create_task(process.stderr.read())
+        async for line in process.stdout:
+            last = json.loads(line)
+            on_event(name, last)
+        errors = await noise
+        status = await process.wait()
+        if last.get("event") not in ("done", "error"):
+            detail = errors.decode(errors="replace").strip().splitlines()
+            last = {
+                "event": "error",
+                "reason": "INTERNAL",
+                "message": f"its process ended with status {status}" + (f": {detail[-1]}" if detail else ""),
+                "next_step": EngineError.next_step,
+                "exit_status": EngineError.exit_status,
+            }
+            on_event(name, last)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _GRACE_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+    return last
+
+
+def _raise_failure(outcomes: dict[str, Event]) -> None:
+    """Raise the failure that the others follow from, if any party failed."""
+    failed = {name: event for name, event in outcomes.items() if event["event"] == "error"}
+    if not failed:
+        return
+    name = min(failed, key=lambda each: failed[each]["reason"] in _CONSEQUENCES)
+    event = failed[name]
+    classes = {cls.reason: cls for cls in catalogue()}
+    cls = classes.get(event["reason"], PartyFailedError)
+    raise cls(f"party {name}: {event['message']}")
+
+
+def _collect(names: list[str], work: Path, outcomes: dict[str, Event]) -> Simulated:
+    folders = [work / name / "out" for name in names]
+    releases = [json.loads((folder / "release.json").read_text()) for folder in folders]
+    for name, release in zip(names, releases, strict=True):
+        if release != releases[0]:
+            raise IntegrityError(f"{name} published another release than {names[0]}")
+    files = {path.name: path.read_text() for path in sorted(folders[0].iterdir())}
+    return Simulated(releases[0], files, {name: outcomes[name]["usage"] for name in names})
