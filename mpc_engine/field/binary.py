@@ -26,7 +26,9 @@ def words_for(cells: int) -> int:
 
 def unpack(bits: NDArray[np.uint64], cells: int) -> NDArray[np.uint8]:
     """Return packed bits (rows, words) as 0/1 bytes (rows, cells)."""
-    return np.unpackbits(bits.astype("<u8", copy=False).view(np.uint8), axis=-1, bitorder="little")[..., :cells]
+    return np.unpackbits(bits.astype("<u8", copy=False).view(np.uint8), axis=-1, bitorder="little")[
+        ..., :cells
+    ]
 
 
 def pack(bits: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -25,6 +25,8 @@ PIECE = 1 << 14
 """Elements that a kernel handles at a time, so that its temporaries stay in cache."""
 
 _U = np.uint64
+_ROOM = 1 << 64
+_SMALL = 3
 _LOW30, _LOW31 = _U((1 << 30) - 1), _U((1 << 31) - 1)
 
 
@@ -49,8 +51,7 @@ class MersenneField:
         self.element_bytes = self.wire.itemsize
         self._p = _U(self.p)
         self._e = _U(exponent)
-        # How many terms c·v, with canonical c and loose v, may join a folded sum before it could pass 2^64.
-        self._terms = 3 if exponent == 31 else 6
+        self._loose = self.p + 15
 
     def __repr__(self) -> str:
         return f"F(2^{self.exponent}-1)"
@@ -64,7 +65,8 @@ class MersenneField:
 
     def vector(self, integers: NDArray[np.int64]) -> Vector:
         """Return signed integers of absolute value below p as field elements."""
-        return np.where(integers < 0, integers + self.p, integers).astype(np.uint64)
+        found: Vector = np.where(integers < 0, integers + self.p, integers).astype(np.uint64)
+        return found
 
     def zeros(self, *shape: int) -> Vector:
         """Return a vector of zeros."""
@@ -110,7 +112,7 @@ class MersenneField:
 
     def _product(self, a: Vector, b: Vector, out: Vector, scratch: Vector) -> None:
         """Set out to a value below 2^64 that is congruent to a·b."""
-        if self.exponent == 31:
+        if self.exponent <= 31:
             np.multiply(a, b, out=out)
             return
         # a = a1·2^31 + a0: a·b = a1·b1·2^62 + mid·2^31 + a0·b0, with 2^62 = 2 and mid·2^31 split at bit 30.
@@ -156,51 +158,78 @@ class MersenneField:
 
     def combine(self, coefficients: Sequence[int], vectors: Sequence[Vector], constant: int = 0) -> Vector:
         """Return constant + Σ c_k·v_k for public scalars c_k and vectors of equal shape."""
-        shape = vectors[0].shape
-        terms = [
-            (c % self.p, v.reshape(-1)) for c, v in zip(coefficients, vectors, strict=True) if c % self.p
-        ]
-        out = np.empty(shape, np.uint64)
+        out = np.empty(vectors[0].shape, np.uint64)
         flat = out.reshape(-1)
-        start = _U(constant % self.p)
+        start = constant % self.p
+        terms = [
+            (self._signed(c), v.reshape(-1)) for c, v in zip(coefficients, vectors, strict=True) if c % self.p
+        ]
+        if not terms:
+            out.fill(_U(start))
+            return out
         term, scratch = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint64)
         for piece in _pieces(flat.size):
             total = flat[piece]
             one, two = term[: total.size], scratch[: total.size]
-            total.fill(start)
-            room = self._terms
-            for c, v in terms:
-                if room == 0:
+            bound = start
+            for k, (c, v) in enumerate(terms):
+                target = one if k else total
+                size = self._scaled(c, v[piece], target, two)
+                if k and bound + size >= _ROOM:
                     self._fold(total, two)
                     self._fold(total, two)
-                    room = self._terms
-                self._scaled(c, v[piece], one, two)
-                np.add(total, one, out=total)
-                room -= 1
+                    bound = start + self._loose
+                bound += size
+                if k:
+                    np.add(total, one, out=total)
+            if start:
+                np.add(total, _U(start), out=total)
             self._fold(total, two)
-            self._fold(total, two)
+            if bound >= 16 * self.p:
+                self._fold(total, two)
         return out
 
-    def _scaled(self, c: int, v: Vector, out: Vector, scratch: Vector) -> None:
-        """Set out to a value congruent to c·v, small enough that `_terms` of them add up below 2^64."""
+    def _signed(self, c: int) -> int:
+        """Return the representative of a scalar that is small in absolute value if it is negative."""
+        c %= self.p
+        return c - self.p if self.p - c <= _SMALL else c
+
+    def _scaled(self, c: int, v: Vector, out: Vector, scratch: Vector) -> int:
+        """Set out to a value congruent to c·v and return a bound on it."""
+        if c < 0:  # −c·v as c·(2p − v), which keeps small coefficients small
+            np.subtract(_U(2 * self.p), v, out=out)
+            if c < -1:
+                np.multiply(out, _U(-c), out=out)
+            return -c * 2 * self.p
         if c == 1:
             np.copyto(out, v)
-        elif self.exponent == 31:
+        elif self.exponent <= 31 or c <= _SMALL:
             np.multiply(v, _U(c), out=out)
         else:
             self._product(v, np.full_like(v, c), out, scratch)
             self._fold(out, scratch)
+            return self.p + 8
+        return c * self._loose
 
     def add(self, *vectors: Vector) -> Vector:
         """Return the sum of vectors of equal shape."""
-        total = vectors[0].copy() if len(vectors) == 1 else vectors[0] + vectors[1]
-        scratch = np.empty_like(total)
-        for count, vector in enumerate(vectors[2:], start=3):
-            total += vector
-            if count % 4 == 0:  # four vectors below 2^61 + 16 and a folded sum stay below 2^64
-                self._fold(total, scratch)
-        self._fold(total, scratch)
-        return total
+        out = np.empty(vectors[0].shape, np.uint64)
+        flat = out.reshape(-1)
+        rows = [vector.reshape(-1) for vector in vectors]
+        scratch = np.empty(PIECE, np.uint64)
+        for piece in _pieces(flat.size):
+            total = flat[piece]
+            two = scratch[: total.size]
+            if len(rows) == 1:
+                np.copyto(total, rows[0][piece])
+            else:
+                np.add(rows[0][piece], rows[1][piece], out=total)
+            for count, row in enumerate(rows[2:], start=3):
+                np.add(total, row[piece], out=total)
+                if count % 4 == 0:  # four vectors below 2^61 + 16 and a folded sum stay below 2^64
+                    self._fold(total, two)
+            self._fold(total, two)
+        return out
 
     def subtract(self, a: Vector, b: Vector) -> Vector:
         """Return a − b."""

@@ -184,7 +184,9 @@ class _Builder:
         levels = []
         for level in range(1, 1 + max((operand[0] for operand in self.operands), default=0)):
             chosen = [self.operands[k] for k in order if self.operands[k][0] == level]
-            levels.append(Level(table([left for _, left, _ in chosen]), table([right for *_, right in chosen])))
+            levels.append(
+                Level(table([left for _, left, _ in chosen]), table([right for *_, right in chosen]))
+            )
         return Circuit(self.literals, tuple(levels), table(outputs))
 
 

@@ -21,7 +21,7 @@ from mpc_engine.sharing.shared import SharedBits
 
 def _sums(wires: Planes, table: NDArray[np.intp]) -> Planes:
     """Return the sums of wires that a circuit's table names, shape (d, columns, words)."""
-    total = wires.take(table[0], axis=1)
+    total: Planes = wires.take(table[0], axis=1)
     for row in table[1:]:
         used = np.flatnonzero(row != wires.shape[1] - 1)  # the last wire is zero
         total[:, used] ^= wires[:, row[used]]

@@ -34,16 +34,16 @@ def outgoing(
     for recipient in how.streamed:
         key, name = ctx.pair_stream(ctx.me, recipient)
         streams.append(key.uniform(name, field, rows, cells))
-    own: Elements | None = None
-    sends: dict[int, list[Array]] = {}
-    for party in how.computed:
-        weight = field.scalars.multiply(how.secret_weight[party], scale)
-        share = field.combine([weight, *how.stream_weights[party]], [value, *streams])
-        if party == ctx.me:
-            own = share
-        else:
-            sends[party] = [field.encode(share)]
-    return own, sends
+    weight, *weights = how.first_weights
+    first = field.combine([field.scalars.multiply(weight, scale), *weights], [value, *streams])
+    sends: dict[int, list[Array]] = {
+        party: [field.encode(field.combine(weights, [first, *streams]))]
+        for party, weights in how.rest.items()
+    }
+    if how.first == ctx.me:
+        return first, sends
+    sends[how.first] = [field.encode(first)]
+    return None, sends
 
 
 def expected(ctx: Context, field: Field, dealers: Sequence[int], rows: int) -> dict[int, int]:
@@ -96,9 +96,7 @@ async def deal(
     return shares
 
 
-def cost_of_dealing(
-    field: Field, computing: int, dealers: Sequence[int], rows: int, cells: int
-) -> Cost:
+def cost_of_dealing(field: Field, computing: int, dealers: Sequence[int], rows: int, cells: int) -> Cost:
     """Return the cost of dealing `rows` × `cells` values by each dealer."""
     t = degree_for(computing)
     elements = sum(t if dealer <= computing else t + 1 for dealer in dealers)

@@ -46,7 +46,9 @@ class NoiseFactors:
 
 def circuit_for(table: NoiseTable) -> Circuit:
     """Return the circuit of a noise table's coins: magnitude bits, least significant first, then nonzero."""
-    return comparison_circuit(tuple((coin.numerator, coin.bits) for coin in (*table.magnitude, table.nonzero)))
+    return comparison_circuit(
+        tuple((coin.numerator, coin.bits) for coin in (*table.magnitude, table.nonzero))
+    )
 
 
 def _parities(magnitude_bits: int) -> list[tuple[int, ...]]:

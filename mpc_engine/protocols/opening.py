@@ -33,9 +33,7 @@ async def open_masked_bits(ctx: Context, x: SharedBits) -> NDArray[np.uint64]:
     """
     field, rows = x.field, x.planes.shape[1]
     replies = await exchange_all(ctx, field, field.encode(x.planes), rows)
-    shares = [
-        x.planes if j == ctx.me else field.decode(replies[j], rows, ctx.cells) for j in ctx.parties
-    ]
+    shares = [x.planes if j == ctx.me else field.decode(replies[j], rows, ctx.cells) for j in ctx.parties]
     return reconstruct_bits(field, shares, ctx.degree)
 
 

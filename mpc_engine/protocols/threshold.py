@@ -169,7 +169,9 @@ async def _factors(ctx: Context, v: Shared, test: Range) -> list[Vector]:
         used = [(i, cut) for i, cut in enumerate(cuts) if cut]
         lows = [linear(cut) for i, cut in used if i == 0]
         left = [known[k * i] for i, _ in used if i]
-        right = [linear(cut) if len(cut) > 1 else np.full(ctx.cells, cut[0], np.uint64) for i, cut in used if i]
+        right = [
+            linear(cut) if len(cut) > 1 else np.full(ctx.cells, cut[0], np.uint64) for i, cut in used if i
+        ]
         local[row] = field.add(*lows, field.inner(left, right)) if left else lows[0]
     return list((await reshare(ctx.step("factors"), field, local)).values)
 

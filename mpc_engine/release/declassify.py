@@ -38,7 +38,8 @@ async def declassify_pattern(
     parts = [] if mine is None else [mine]
     parts += [COUNTS.decode(data, 1, cells) for data in replies.values()]
     opened: Vector = COUNTS.canonical(COUNTS.add(*parts))[0]
-    return opened != 0
+    shown: NDArray[np.bool_] = opened != 0
+    return shown
 
 
 async def declassify_values(

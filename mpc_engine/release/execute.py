@@ -17,7 +17,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_engine.errors import EngineError
 from mpc_engine.field.mersenne import Vector
 from mpc_engine.protocols.dealing import share_sum
 from mpc_engine.protocols.noise import NoiseFactors, finish_noise, prepare_noise
@@ -109,7 +108,9 @@ class Execution:
             piece = self._counts[: plan.input_rows, block.start : block.start + block.cells]
             mine = np.ascontiguousarray(piece, np.uint64)
         if self.me > plan.computing:
-            await self._run(share_sum(ctx.step("input"), plan.silos, plan.input_rows, mine), block, Section.INPUT)
+            await self._run(
+                share_sum(ctx.step("input"), plan.silos, plan.input_rows, mine), block, Section.INPUT
+            )
             return Outputs(None, None), b""
         factors: NoiseFactors = await self._run(
             prepare_noise(ctx.step("noise"), plan.table), block, Section.PREPARE

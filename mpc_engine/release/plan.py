@@ -140,7 +140,7 @@ class Plan:
 
     @cached_property
     def costs(self) -> dict[Section, Cost]:
-        """Declared rounds, and bytes sent by all parties together, by section; values as if all were shown."""
+        """Declared rounds and bytes sent by all parties together, by section, as if all cells were shown."""
         n, field = self.computing, smallest_field(self.computing)
         outside = len(self.input_only)
         ranges = [test for _, test in self.tests]
@@ -182,13 +182,21 @@ class Plan:
         checks = len(self.blocks)
         return [
             {"section": "PREPARE", "what": "coins, each masked by a uniform bit", "values": cells * coins},
-            {"section": "PREPARE", "what": "checks of dealt signs, zero unless there is a fault", "values": 2 * checks},
+            {
+                "section": "PREPARE",
+                "what": "checks of dealt signs, zero unless there is a fault",
+                "values": 2 * checks,
+            },
             {
                 "section": "PATTERN",
                 "what": "whether each cell is suppressed, as zero or a uniform non-zero element",
                 "values": cells,
             },
-            {"section": "VALUES", "what": "noisy values of the cells that are not suppressed", "values": cells},
+            {
+                "section": "VALUES",
+                "what": "noisy values of the cells that are not suppressed",
+                "values": cells,
+            },
         ]
 
     def as_fields(self) -> dict[str, object]:
@@ -207,4 +215,3 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the plan's fields, in hexadecimal."""
         return digest(self.as_fields())
-

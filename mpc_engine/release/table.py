@@ -124,12 +124,12 @@ def promise(plan: Plan) -> list[str]:
         )
     elif guarantee.rule is Rule.STRICT:
         lines.append(
-            f"A cell is shown only if it holds at least {guarantee.threshold} patients and its noisy value is "
-            f"at least {guarantee.least_shown}."
+            f"A cell is shown only if it holds at least {guarantee.threshold} patients and its noisy value "
+            f"is at least {guarantee.least_shown}."
         )
     else:
         lines.append(
-            f"A cell is shown exactly if it holds at least {guarantee.threshold} patients, so which cells are "
-            "shown follows the data exactly and can tell about single patients."
+            f"A cell is shown exactly if it holds at least {guarantee.threshold} patients, so which cells "
+            "are shown follows the data exactly and can tell about single patients."
         )
     return lines

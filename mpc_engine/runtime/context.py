@@ -187,7 +187,7 @@ async def run(
             key = MessageKey(chunk, section, round_number)
             sent = 0
             for peer, parts in exchange.sends.items():
-                views: Sequence[memoryview] = [memoryview(part.reshape(-1)).cast("B") for part in parts]
+                views: Sequence[memoryview] = [part.reshape(-1).data.cast("B") for part in parts]
                 sent += sum(len(view) for view in views)
                 await link.send(peer, key, views)
             meter.count(section, round_number, sent)
@@ -197,5 +197,3 @@ async def run(
             round_number += 1
     finally:
         protocol.close()
-
-

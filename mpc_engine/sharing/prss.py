@@ -22,9 +22,7 @@ def _share_weight(scalars: ScalarField, parties: int, members: tuple[int, ...], 
     return scalars.interpolation_weights([0, *outside], at=at)[0]
 
 
-def set_weight(
-    field: MersenneField | BinaryField, parties: int, members: tuple[int, ...], at: int
-) -> int:
+def set_weight(field: MersenneField | BinaryField, parties: int, members: tuple[int, ...], at: int) -> int:
     """Return f_A(at) for the set A = `members`."""
     return _share_weight(field.scalars, parties, members, at)
 

@@ -51,14 +51,21 @@ def degree_for(parties: int) -> int:
 class Dealing:
     """How one dealer shares one value with t recipients' shares taken from pairwise streams.
 
-    The polynomial of degree t is fixed by the secret and by t stream values u_s, the shares of the
-    `streamed` parties. The others' shares are `secret_weight`·secret + Σ `stream_weights`·u_s.
+    The polynomial of degree t is fixed by the secret and by t stream values, the shares of the
+    `streamed` parties. The `first` computed party (the dealer itself, if it computes) gets
+    `first_weights` · (secret, stream values); each party in `rest` gets its weights · (first
+    party's share, stream values), which are small numbers.
     """
 
     streamed: tuple[int, ...]
-    computed: tuple[int, ...]
-    secret_weight: dict[int, int]
-    stream_weights: dict[int, tuple[int, ...]]
+    first: int
+    first_weights: tuple[int, ...]
+    rest: dict[int, tuple[int, ...]]
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """The parties whose shares do not come from streams."""
+        return (self.first, *self.rest)
 
 
 def dealing(field: HasScalars, parties: int, dealer: int) -> Dealing:
@@ -74,13 +81,14 @@ def dealing(field: HasScalars, parties: int, dealer: int) -> Dealing:
 def _dealing(scalars: ScalarField, parties: int, dealer: int) -> Dealing:
     t = degree_for(parties)
     streamed = tuple((dealer + k) % parties + 1 for k in range(t))
-    computed = tuple(j for j in range(1, parties + 1) if j not in streamed)
-    weights = {j: scalars.interpolation_weights([0, *streamed], at=j) for j in computed}
+    others = [j for j in range(1, parties + 1) if j not in streamed]
+    first = dealer if dealer in others else others[0]
+    others.remove(first)
     return Dealing(
         streamed,
-        computed,
-        {j: w[0] for j, w in weights.items()},
-        {j: tuple(w[1:]) for j, w in weights.items()},
+        first,
+        tuple(scalars.interpolation_weights([0, *streamed], at=first)),
+        {j: tuple(scalars.interpolation_weights([first, *streamed], at=j)) for j in others},
     )
 
 
@@ -97,9 +105,7 @@ def opening_weights(field: HasScalars, points: Iterable[int]) -> tuple[int, ...]
 @cache
 def _checks(scalars: ScalarField, parties: int, degree: int) -> tuple[tuple[int, ...], ...]:
     base = tuple(range(1, degree + 2))
-    return tuple(
-        tuple(scalars.interpolation_weights(base, at=j)) for j in range(degree + 2, parties + 1)
-    )
+    return tuple(tuple(scalars.interpolation_weights(base, at=j)) for j in range(degree + 2, parties + 1))
 
 
 def reconstruct_counts(field: MersenneField, shares: Sequence[Vector], degree: int) -> Vector:

@@ -56,7 +56,7 @@ class StreamKey:
             raise StreamReuseError(f"the randomness stream {name!r} of {self._label} would be drawn twice")
         self._drawn.add(nonce)
         self._cipher.reset_nonce(nonce + bytes(4))
-        view = memoryview(out).cast("B")
+        view = out.data.cast("B")
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
             self._cipher.update_into(_ZEROS[: len(piece)], piece)
