@@ -16,6 +16,7 @@ class EngineError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     exit_status: ClassVar[int] = 70
     next_step: ClassVar[str] = "Please report this as a bug, with the message above."
+    budget_spent: ClassVar[bool] = False
 
 
 # --- before a session: what a person wrote or has --------------------------------------------------
@@ -97,6 +98,18 @@ class IntegrityError(EngineError):
     reason = "INTEGRITY_ABORT"
     exit_status = 7
     next_step = "Nothing was released. Run again; if it recurs, compare software versions and machines."
+
+
+class PublicationError(EngineError):
+    """A failure after the parties committed: something may be open, so the budget counts as spent."""
+
+    reason = "PUBLICATION_ABORT"
+    exit_status = 8
+    next_step = (
+        "The parties had committed, so count this release's ε as spent. Find the fault before asking again: "
+        "repeating the query would spend it a second time."
+    )
+    budget_spent = True
 
 
 class ProtocolOrderError(IntegrityError):

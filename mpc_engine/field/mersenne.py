@@ -74,7 +74,8 @@ class MersenneField:
 
     def canonical(self, a: Vector) -> Vector:
         """Return the representatives in 0..p−1 of a loose vector."""
-        return np.minimum(a, a - self._p)  # below p, the difference wraps round to a huge number
+        found: Vector = np.minimum(a, a - self._p)  # below p, the difference wraps round to a huge number
+        return found
 
     def centred(self, a: Vector) -> NDArray[np.int64]:
         """Return the representatives in −(p−1)/2..(p−1)/2: above p/2 means negative."""
@@ -178,7 +179,7 @@ class MersenneField:
                 if k and bound + size >= _ROOM:
                     self._fold(total, two)
                     self._fold(total, two)
-                    bound = start + self._loose
+                    bound = start + self.p + 8  # two folds take anything below 2^64 to at most that
                 bound += size
                 if k:
                     np.add(total, one, out=total)

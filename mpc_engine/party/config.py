@@ -5,9 +5,9 @@ Paths in a document are relative to the document.
 
 from __future__ import annotations
 
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from mpc_engine.documents import (
     AfterValidator,
@@ -17,7 +17,7 @@ from mpc_engine.documents import (
     load,
     model_validator,
 )
-from mpc_engine.dp import parse_epsilon
+from mpc_engine.dp import Rule, parse_delta, parse_epsilon
 from mpc_engine.errors import DocumentError, TooFewPartiesError
 from mpc_engine.party.session import Policy
 from mpc_engine.release.plan import Member
@@ -32,6 +32,14 @@ LARGEST_ROSTER = 200
 def _epsilon(text: str) -> str:
     try:
         parse_epsilon(text)
+    except DocumentError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _delta(text: str) -> str:
+    try:
+        parse_delta(text)
     except DocumentError as error:
         raise ValueError(str(error)) from None
     return text
@@ -101,6 +109,20 @@ class PolicyDocument(Document):
 
     greatest_epsilon: Annotated[str, AfterValidator(_epsilon)]
     least_threshold: Annotated[int, Field(ge=1, le=1_000_000)]
+    rules: Annotated[tuple[Literal["noisy", "strict", "exact"], ...], Field(min_length=1)] = (
+        "noisy",
+        "strict",
+    )
+    greatest_delta: Annotated[str, AfterValidator(_delta)] = "0.00001"
+
+    def policy(self) -> Policy:
+        """Return the policy, its ε as a plain decimal."""
+        return Policy(
+            format(Decimal(self.greatest_epsilon), "f"),
+            self.least_threshold,
+            tuple(Rule(rule) for rule in self.rules),
+            parse_delta(self.greatest_delta),
+        )
 
 
 class Deadlines(Document):
@@ -139,12 +161,7 @@ class PartyConfig(Document):
 
     def accepted(self) -> Policy:
         """Return the policy."""
-        return Policy(self.policy.greatest_epsilon, self.policy.least_threshold)
-
-    @property
-    def greatest_epsilon(self) -> Fraction:
-        """The greatest ε of one release that this party accepts."""
-        return parse_epsilon(self.policy.greatest_epsilon)
+        return self.policy.policy()
 
 
 def load_config(path: str | Path) -> tuple[PartyConfig, Roster]:
@@ -157,7 +174,9 @@ def load_config(path: str | Path) -> tuple[PartyConfig, Roster]:
     roster = load(config.path(config.roster), Roster)
     entry = roster.party[roster.number(config.name) - 1]
     if entry.silo and config.data is None:
-        raise DocumentError(f"{path}: the roster has {config.name} as a silo, but no `data` and `mapping` are named")
+        raise DocumentError(
+            f"{path}: the roster has {config.name} as a silo, but no `data` and `mapping` are named"
+        )
     if not entry.silo and config.data is not None:
         raise DocumentError(f"{path}: the roster has {config.name} as a helper, but `data` are named")
     return config, roster

@@ -64,7 +64,7 @@ def propose(query: Query, codebook: Codebook, members: tuple[Member, ...]) -> Pr
     degree_for(sum(member.computing for member in members))
     fields = query.digest_fields()
     privacy = fields["privacy"]
-    asked = {name: value for name, value in fields.items() if name not in ("privacy", "title")}
+    asked = {name: value for name, value in fields.items() if name != "privacy"}
     digests = {
         "roster": digest({"members": [member.as_fields() for member in members]}),
         "codebook": codebook.digest(),

@@ -21,8 +21,6 @@ from mpc_engine.release.execute import Progress
 from mpc_engine.release.table import Release
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Section
-from mpc_engine.silo.register import load_registration
-from mpc_engine.silo.tabulate import tabulate
 from mpc_engine.statistics.presets import load_query
 from mpc_engine.statistics.query import Query
 from mpc_engine.transport.grpc_link import Endpoint, connect
@@ -69,7 +67,7 @@ class Ready:
     proposal: Proposal
     endpoints: tuple[Endpoint, ...]
     snapshot_id: str
-    counts: NDArray[np.int64] | None
+    counts: NDArray[np.int64] | None = field(repr=False)
 
 
 def read_query(config: PartyConfig, query_path: str | Path) -> tuple[Query, Codebook]:
@@ -98,6 +96,10 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
 def _count(
     config: PartyConfig, roster: Roster, number: int, query: Query, codebook: Codebook
 ) -> tuple[str, NDArray[np.int64]]:
+    # Imported here, for a helper has no records and need not load the table libraries.
+    from mpc_engine.silo.register import load_registration
+    from mpc_engine.silo.tabulate import tabulate
+
     registration = load_registration(config.path(config.data or ""))
     bound = roster.party[number - 1].count_bound
     if registration.count_bound > bound:
@@ -134,6 +136,8 @@ async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
             link,
             ready.snapshot_id,
             ready.counts,
+            agree_timeout_s=config.deadlines.connect_s,
+            round_timeout_s=config.deadlines.round_s,
             progress=show.progress,
             announce=show.announce,
         )

@@ -19,7 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine import __version__
-from mpc_engine.errors import EngineError, IntegrityError, MismatchError, PolicyError, ProtocolOrderError
+from mpc_engine.dp import Rule
+from mpc_engine.errors import (
+    DataError,
+    DocumentError,
+    EngineError,
+    IntegrityError,
+    MismatchError,
+    PolicyError,
+    ProtocolOrderError,
+    PublicationError,
+)
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.release.execute import Computed, Execution, Progress
 from mpc_engine.release.plan import Plan
@@ -51,10 +61,12 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Policy:
-    """What one party accepts, whatever a query asks."""
+    """What one party accepts, whatever a query asks: ε as a plain decimal, k, the rules and their δ."""
 
     greatest_epsilon: str
     least_threshold: int
+    rules: tuple[Rule, ...] = (Rule.NOISY, Rule.STRICT)
+    greatest_delta: Fraction = Fraction(1, 10**5)
 
 
 async def _commit_nothing(plan: Plan, computed: Computed) -> None:
@@ -71,6 +83,8 @@ class Session:
         link: its connections.
         snapshot_id: the registered data's id at a silo, "" at a helper.
         counts: a silo's counts, int64 (rows, cells); None at a helper.
+        agree_timeout_s: longest wait for the first message of a peer, who may still be connecting.
+        round_timeout_s: longest wait for a message of one round.
         commit_point: see `CommitPoint`.
         progress, announce: for showing progress.
     """
@@ -84,6 +98,8 @@ class Session:
         snapshot_id: str,
         counts: NDArray[np.int64] | None,
         *,
+        agree_timeout_s: float = 60.0,
+        round_timeout_s: float = 60.0,
         commit_point: CommitPoint = _commit_nothing,
         progress: Progress | None = None,
         announce: Announce = lambda phase: None,
@@ -91,8 +107,9 @@ class Session:
         self.me, self.proposal, self.policy, self.link = me, proposal, policy, link
         self.snapshot_id, self.counts = snapshot_id, counts
         self.commit_point, self.progress, self.announce = commit_point, progress, announce
+        self.agree_timeout_s, self.round_timeout_s = agree_timeout_s, round_timeout_s
         self.meter = Meter()
-        self.opened_bytes: dict[str, int] = {}
+        self._committed = False
 
     @property
     def _computes(self) -> bool:
@@ -103,7 +120,12 @@ class Session:
         try:
             return await self._run()
         except EngineError as error:
-            await self.link.abort(error.reason, f"{self._name(self.me)}: {error}")
+            # What concerns this party's own files and records stays here; peers learn that it stopped.
+            private = isinstance(error, DataError | DocumentError)
+            told = f"{self._name(self.me)}: {'see its own message' if private else error}"
+            await self.link.abort(error.reason, told)
+            if self._committed:
+                raise PublicationError(str(error)) from error
             raise
         except asyncio.CancelledError:
             await self.link.abort("SHUTTING_DOWN", f"{self._name(self.me)} was stopped")
@@ -118,16 +140,15 @@ class Session:
         contributions = contribute(self.me, self.proposal.computing, len(self.proposal.members))
         agrees, received = await self._agree(contributions)
         self.announce("reserve")
-        session_id, keys, agrees = await self._reserve(agrees, contributions, received)
-        threshold = max(self.proposal.threshold, *(agree.least_threshold for agree in agrees.values()))
-        plan = self.proposal.plan(threshold)
+        session_id, keys, agrees, plan = await self._reserve(agrees, contributions, received)
         self.announce("compute")
         execution = Execution(plan, self.me, keys, self.link, self.counts, self.progress)
         self.meter = execution.meter
         computed = await execution.compute()
         self.announce("commit")
         await self.commit_point(plan, computed)
-        openings = await self._commit(computed)
+        self._committed = True
+        openings = await self._commit(computed, plan)
         self.announce("open")
         shown = await execution.publish_pattern(computed)
         pattern = sha256(b"mpc-engine/pattern/1\0" + np.packbits(shown).tobytes()).digest()
@@ -138,6 +159,8 @@ class Session:
                     f"{self._name(peer)} opened another suppression pattern than {self._name(self.me)}"
                 )
         published = await execution.publish_values(computed, shown)
+        # The goodbye says that this party found nothing wrong; whoever did says so instead.
+        await self.link.finish()
         session = {
             "session_id": session_id.hex(),
             "openings_sha256": openings.hex(),
@@ -160,16 +183,29 @@ class Session:
         for peer in self.link.peers:
             await self.link.send(peer, MessageKey(0, Section.CONTROL, step), [content])
 
-    async def _receive(self, step: int) -> dict[int, bytes]:
+    async def _receive(self, step: int, timeout_s: float | None = None) -> dict[int, bytes]:
         key = MessageKey(0, Section.CONTROL, step)
         return {
-            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES) for peer in self.link.peers
+            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES, timeout_s)
+            for peer in self.link.peers
         }
 
     async def _agree(
         self, contributions: Mapping[tuple[int, ...], bytes]
     ) -> tuple[dict[int, Agree], dict[int, Agree]]:
         """Exchange what each party holds; return the public part of each, and what peers sent to this one."""
+        connected = await self._send_agree(contributions)
+        first = await self._receive(AGREE, self.agree_timeout_s)
+        received = {peer: Agree.decode(data) for peer, data in first.items()}
+        public = {peer: replace(agree, contributions=()) for peer, agree in received.items()}
+        public[self.me] = connected
+        for peer, agree in sorted(public.items()):
+            self._compare(peer, agree)
+        self._check_policy()
+        return public, received
+
+    async def _send_agree(self, contributions: Mapping[tuple[int, ...], bytes]) -> Agree:
+        """Send every peer this party's side, with its contributions to their common keys; return the rest."""
         mine = Agree(
             engine_version=__version__,
             nonce=os.urandom(NONCE_BYTES),
@@ -185,12 +221,21 @@ class Session:
             )
             message = replace(mine, contributions=parts).encode()
             await self.link.send(peer, MessageKey(0, Section.CONTROL, AGREE), [message])
-        received = {peer: Agree.decode(data) for peer, data in (await self._receive(AGREE)).items()}
-        public = {peer: replace(agree, contributions=()) for peer, agree in received.items()}
-        public[self.me] = mine
-        for peer, agree in sorted(public.items()):
-            self._compare(peer, agree)
-        return public, received
+        return mine
+
+    def _check_policy(self) -> None:
+        """Check the query's rule against this party's own policy."""
+        name, rule, delta = self._name(self.me), self.proposal.rule, self.proposal.delta
+        if rule not in self.policy.rules:
+            accepted = ", ".join(each.value for each in self.policy.rules)
+            raise PolicyError(
+                f"the query asks for rule {rule.value}, but {name} accepts only: {accepted}. Nothing was sent"
+            )
+        if delta is not None and delta > self.policy.greatest_delta:
+            raise PolicyError(
+                f"the query asks for δ = {float(delta):g}, but {name} accepts at most "
+                f"δ = {float(self.policy.greatest_delta):g}. Nothing was sent"
+            )
 
     def _compare(self, peer: int, agree: Agree) -> None:
         """Check a peer's documents against this party's, and the query against the peer's policy."""
@@ -220,8 +265,8 @@ class Session:
         agrees: dict[int, Agree],
         contributions: Mapping[tuple[int, ...], bytes],
         received: Mapping[int, Agree],
-    ) -> tuple[bytes, SessionKeys, dict[int, Agree]]:
-        """Fix the session id, derive the keys and confirm both with every peer."""
+    ) -> tuple[bytes, SessionKeys, dict[int, Agree], Plan]:
+        """Fix the plan and the session id, derive the keys and confirm both with every peer."""
         everyone = range(1, len(self.proposal.members) + 1)
         relays: dict[int, Reserve] = {}
         if not self._computes:
@@ -229,13 +274,19 @@ class Session:
             relays = {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}
             missing = [number for number in everyone if number not in agrees]
             for peer, reserve in relays.items():
-                if reserve.relayed != next(iter(relays.values())).relayed or len(missing) != len(reserve.relayed):
+                if reserve.relayed != next(iter(relays.values())).relayed or len(missing) != len(
+                    reserve.relayed
+                ):
                     raise ProtocolOrderError(f"{self._name(peer)} relays other parties than its peers do")
             for number, data in zip(missing, next(iter(relays.values())).relayed, strict=True):
                 agrees[number] = Agree.decode(data)
                 self._compare(number, agrees[number])
+        plan = self.proposal.plan(
+            max(self.proposal.threshold, *(agree.least_threshold for agree in agrees.values()))
+        )
         transcript = b"".join(sha256(agrees[number].encode()).digest() for number in everyone)
-        session_id = sha256(b"mpc-engine/session/1\0" + transcript).digest()[:SESSION_ID_BYTES]
+        named = b"mpc-engine/session/1\0" + transcript + bytes.fromhex(plan.digest)
+        session_id = sha256(named).digest()[:SESSION_ID_BYTES]
         keys, confirmation_keys = {}, {}
         for group in groups_of(self.me, self.proposal.computing, len(everyone)):
             parts = {self.me: contributions[group.members]}
@@ -265,13 +316,15 @@ class Session:
             if not hmac.compare_digest(reserve.confirmation, expected):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
         self.link.bind_session(session_id)
-        return session_id, SessionKeys(self.me, keys), agrees
+        return session_id, SessionKeys(self.me, keys), agrees, plan
 
-    async def _commit(self, computed: Computed) -> bytes:
+    async def _commit(self, computed: Computed, plan: Plan) -> bytes:
         """Tell every peer that this party committed, wait for all, and compare what was opened so far."""
         mine = computed.openings_hash if self._computes else bytes(HASH_BYTES)
         await self._control(COMMIT, Commit(mine).encode())
-        received = await self._receive(COMMIT)
+        # An input-only silo has nothing to do while the others compute, and waits as long as they may.
+        rounds = 1 if self._computes else 1 + plan.rounds * len(plan.blocks)
+        received = await self._receive(COMMIT, rounds * self.round_timeout_s)
         hashes = {peer: Commit.decode(data).openings_hash for peer, data in received.items()}
         reference = mine if self._computes else hashes[1]
         for peer, value in hashes.items():

@@ -14,9 +14,10 @@ import numpy as np
 
 from mpc_engine.errors import IntegrityError
 from mpc_engine.field.mersenne import COUNTS
-from mpc_engine.protocols.opening import cost_of_opening, open_masked_product
-from mpc_engine.runtime.context import Context
+from mpc_engine.protocols.opening import cost_of_opening, open_masked, open_masked_product
+from mpc_engine.runtime.context import Context, gather
 from mpc_engine.runtime.cost import Cost
+from mpc_engine.sharing.prss import random_elements
 from mpc_engine.sharing.shared import Shared
 from mpc_engine.sharing.streams import KEY_BYTES, StreamKey
 
@@ -29,7 +30,8 @@ _SEED_BYTES = 32
 async def public_coins(ctx: Context) -> StreamKey:
     """Toss public coins that no party could know before this round; returns a stream key for them.
 
-    One round. Every party contributes 32 bytes; the key is a hash of all of them.
+    One round. Every party contributes 32 bytes; the key is a hash of all of them. A party that speaks
+    last could choose its bytes by the others', which matters only against an active party.
     """
     mine = np.frombuffer(os.urandom(_SEED_BYTES), np.uint8)
     replies = await ctx.exchange({j: [mine] for j in ctx.others}, dict.fromkeys(ctx.others, _SEED_BYTES))
@@ -39,23 +41,31 @@ async def public_coins(ctx: Context) -> StreamKey:
 
 
 async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
-    """Check that every dealt value is +1 or −1, after dealing; two rounds, a few bytes.
+    """Check, after dealing, that every value is +1 or −1 and dealt at degree t; two rounds, a few bytes.
 
-    Opens Σ ρ_row·ρ_cell·(σ² − 1) for public random ρ, which is 0 for signs whatever they are, masked by a
-    fresh sharing of zero. Raises IntegrityError otherwise.
+    Opens, for public random ρ, Σ ρ_row·ρ_cell·(σ² − 1), which is 0 for signs whatever they are, under a
+    fresh sharing of zero; and, for its degree only, Σ ρ_row·ρ_cell·σ masked by a uniform shared value,
+    since a share that arrived negated would not show in the squares. Raises IntegrityError.
     """
     field = COUNTS
     public = await public_coins(ctx.step("toss"))
     squares = [field.multiply(shares.values, shares.values) for shares in dealt]
     rows = [row for block in squares for row in block]
-    sums = np.empty((1, REPETITIONS), np.uint64)
+    signs = [row for shares in dealt for row in shares.values]
+    squared = np.empty((1, REPETITIONS), np.uint64)
+    plain = random_elements(ctx.keys, ctx.computing, ctx.stream("mask"), field, (1, REPETITIONS))
     for repetition in range(REPETITIONS):
         by_row = [int(x) for x in public.elements(f"rows{repetition}", field, (len(rows),))]
         by_cell = public.elements(f"cells{repetition}", field, (ctx.cells,))
-        # Σ_row ρ_row·(σ² − 1), then the sum over cells weighted by ρ_cell.
+        # Σ_row ρ_row·(σ² − 1) and Σ_row ρ_row·σ, then their sums over cells weighted by ρ_cell.
         folded = field.combine(by_row, rows, constant=-sum(by_row))
-        sums[0, repetition] = field.total(field.multiply(folded, by_cell))
-    opened = await open_masked_product(ctx.step("open").sized(REPETITIONS), field, sums)
+        squared[0, repetition] = field.total(field.multiply(folded, by_cell))
+        linear = field.total(field.multiply(field.combine(by_row, signs), by_cell))
+        plain[0, repetition] = (int(plain[0, repetition]) + linear) % field.p
+    opened, _ = await gather(
+        open_masked_product(ctx.step("squares").sized(REPETITIONS), field, squared),
+        open_masked(ctx.step("degree").sized(REPETITIONS), Shared(field, plain)),
+    )
     if opened.any():
         raise IntegrityError("a value dealt as a random sign is not a sign: some party's dealing is wrong")
 
@@ -64,4 +74,5 @@ def cost_of_sign_check(computing: int, dealers: int) -> Cost:
     """Return the cost of `check_signs`; it does not depend on the number of values."""
     del dealers
     toss = Cost(1, computing * (computing - 1) * _SEED_BYTES)
-    return toss.then(cost_of_opening(COUNTS, computing, 1, REPETITIONS))
+    opening = cost_of_opening(COUNTS, computing, 1, REPETITIONS)
+    return toss.then(opening.beside(opening))

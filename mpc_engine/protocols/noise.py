@@ -14,7 +14,7 @@ the round in which the silos share their counts, so that it costs no round of it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.field.binary import BinaryField
@@ -41,7 +41,7 @@ class NoiseFactors:
 
     a: Shared
     b: Shared
-    opened: bytes
+    opened: bytes = field(repr=False)
 
 
 def circuit_for(table: NoiseTable) -> Circuit:

@@ -15,8 +15,8 @@ from mpc_engine.field.mersenne import MersenneField, Vector
 from mpc_engine.protocols.dealing import Field
 from mpc_engine.runtime.context import Array, Context
 from mpc_engine.runtime.cost import Cost
-from mpc_engine.sharing.shamir import opening_weights, reconstruct_bits
-from mpc_engine.sharing.shared import SharedBits
+from mpc_engine.sharing.shamir import opening_weights, reconstruct_bits, reconstruct_counts
+from mpc_engine.sharing.shared import Shared, SharedBits
 
 
 async def exchange_all(ctx: Context, field: Field, mine: Array, rows: int) -> dict[int, memoryview]:
@@ -35,6 +35,18 @@ async def open_masked_bits(ctx: Context, x: SharedBits) -> NDArray[np.uint64]:
     replies = await exchange_all(ctx, field, field.encode(x.planes), rows)
     shares = [x.planes if j == ctx.me else field.decode(replies[j], rows, ctx.cells) for j in ctx.parties]
     return reconstruct_bits(field, shares, ctx.degree)
+
+
+async def open_masked(ctx: Context, x: Shared) -> Vector:
+    """Open values that are masked by uniform elements; degree t, one round.
+
+    Returns canonical values, shape (rows, cells). Raises IntegrityError when the shares do not lie on a
+    polynomial of degree t.
+    """
+    field, (rows, cells) = x.field, x.values.shape
+    replies = await exchange_all(ctx, field, field.encode(x.values), rows)
+    shares = [x.values if j == ctx.me else field.decode(replies[j], rows, cells) for j in ctx.parties]
+    return reconstruct_counts(field, shares, ctx.degree)
 
 
 def zero_shared(ctx: Context, field: MersenneField, local: Vector) -> Vector:

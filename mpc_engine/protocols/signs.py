@@ -18,7 +18,7 @@ not a sign is caught by `checks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -70,7 +70,7 @@ class SignedBits:
 
     bits: SharedBits
     dealt: Shared
-    last: PackedBits | None
+    last: PackedBits | None = field(repr=False)
     last_weight: int
 
 

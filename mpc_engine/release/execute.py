@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc_engine.errors import DataError, IntegrityError
 from mpc_engine.field.mersenne import Vector
 from mpc_engine.protocols.dealing import share_sum
 from mpc_engine.protocols.noise import NoiseFactors, finish_noise, prepare_noise
@@ -37,16 +38,16 @@ Progress = Callable[[Section, int, int], None]
 """Called with a section, the blocks that have finished it and the number of blocks."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outputs:
     """What one party keeps for one block between commit and publication; None at an input-only silo.
 
     `values` are degree-t shares of the noisy values and `product` additive shares, zero-shared, of the
-    last product of the small-cell test; both of shape (1, cells).
+    last product of the small-cell test; both canonical and of shape (1, cells): exactly what is sent.
     """
 
-    values: Vector | None
-    product: Vector | None
+    values: Vector | None = field(repr=False)
+    product: Vector | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Execution:
     ) -> None:
         self.plan, self.me, self.keys, self.link = plan, me, keys, link
         self.meter = Meter()
-        self._counts = counts
+        self._counts = _checked(counts, plan, me)
         self._progress = progress
         self._finished: dict[Section, int] = {}
 
@@ -105,7 +106,7 @@ class Execution:
         ctx = Context(self.me, plan.computing, self.keys, block.number, block.cells)
         mine = None
         if self._counts is not None:
-            piece = self._counts[: plan.input_rows, block.start : block.start + block.cells]
+            piece = self._counts[:, block.start : block.start + block.cells]
             mine = np.ascontiguousarray(piece, np.uint64)
         if self.me > plan.computing:
             await self._run(
@@ -131,7 +132,8 @@ class Execution:
             block,
             Section.TEST,
         )
-        return Outputs(tested["noisy"].values, product), factors.opened
+        canonical = counts.field.canonical
+        return Outputs(canonical(tested["noisy"].values), canonical(product)), factors.opened
 
     async def publish_pattern(self, computed: Computed) -> NDArray[np.bool_]:
         """Open which cells are shown. Call only after every party has committed."""
@@ -147,7 +149,10 @@ class Execution:
         return np.concatenate(await self._each_block(one))
 
     async def publish_values(self, computed: Computed, shown: NDArray[np.bool_]) -> Published:
-        """Open the values of the cells that are shown. Raises IntegrityError when a share is wrong."""
+        """Open the values of the cells that are shown.
+
+        Raises IntegrityError when a share is wrong, or a value is one that the plan rules out.
+        """
 
         async def one(block: Block) -> NDArray[np.int64]:
             here = shown[block.start : block.start + block.cells]
@@ -159,7 +164,13 @@ class Execution:
             )
 
         values = np.zeros(self.plan.grid.cells, np.int64)
-        values[shown] = np.concatenate(await self._each_block(one))
+        opened = np.concatenate(await self._each_block(one))
+        low, high = self.plan.possible
+        if opened.min(initial=high) < low or opened.max(initial=low) > high:
+            raise IntegrityError(
+                "an opened value is one that the plan rules out: some party computed wrongly"
+            )
+        values[shown] = opened
         return Published(shown, values)
 
     async def _run(self, protocol: Protocol[R], block: Block, section: Section) -> R:
@@ -185,6 +196,24 @@ class Execution:
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         return [results[block.number] for block in self.plan.blocks]
+
+
+def _checked(counts: NDArray[np.int64] | None, plan: Plan, me: int) -> NDArray[np.int64] | None:
+    """Return a silo's counts if they are what the plan says. Raises DataError; no message tells a count."""
+    if (counts is not None) != plan.members[me - 1].silo:
+        raise DataError("a silo brings counts, and nobody else does")
+    if counts is None:
+        return None
+    if not np.issubdtype(counts.dtype, np.integer):
+        raise DataError("counts are whole numbers")
+    if counts.ndim != 2 or counts.shape[0] < plan.input_rows or counts.shape[1] != plan.grid.cells:
+        raise DataError("the counts do not have the shape of the plan's grid")
+    used = counts[: plan.input_rows]
+    if used.min(initial=0) < 0 or used.max(initial=0) > plan.members[me - 1].count_bound:
+        raise DataError("a count is negative or above this silo's public bound")
+    if plan.input_rows == 2 and (used[PATIENTS] > used[RECORDS]).any():
+        raise DataError("a cell counts more patients than records")
+    return used
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -16,6 +16,7 @@ from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.errors import DocumentError
 from mpc_engine.field.binary import smallest_field
 from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.protocols.checks import REPETITIONS
 from mpc_engine.protocols.dealing import cost_of_dealing
 from mpc_engine.protocols.noise import cost_of_finishing, cost_of_preparing
 from mpc_engine.protocols.opening import cost_of_opening
@@ -80,6 +81,9 @@ class Plan:
     digests: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        computing = [member.computing for member in self.members]
+        if computing != sorted(computing, reverse=True):
+            raise DocumentError("computing parties must come before input-only ones")
         bound = sum(member.count_bound for member in self.members if member.silo)
         limit = (1 << 29) - max(self.table.limit, self.guarantee.least_shown or 0)
         if bound >= limit:
@@ -119,6 +123,15 @@ class Plan:
             Block(number, start, min(size, cells - start))
             for number, start in enumerate(range(0, cells, size))
         ]
+
+    @property
+    def possible(self) -> tuple[int, int]:
+        """The least and greatest value that a shown cell can have when all parties are in order."""
+        bound = sum(member.count_bound for member in self.members if member.silo)
+        least = self.guarantee.least_shown
+        return (
+            self.guarantee.threshold - self.table.limit if least is None else least
+        ), bound + self.table.limit
 
     @cached_property
     def tests(self) -> list[tuple[str, Range]]:
@@ -184,8 +197,8 @@ class Plan:
             {"section": "PREPARE", "what": "coins, each masked by a uniform bit", "values": cells * coins},
             {
                 "section": "PREPARE",
-                "what": "checks of dealt signs, zero unless there is a fault",
-                "values": 2 * checks,
+                "what": "checks of dealt signs: zeros, and sums under a uniform mask",
+                "values": 2 * REPETITIONS * checks,
             },
             {
                 "section": "PATTERN",

@@ -61,11 +61,23 @@ class Link(Protocol):
         PeerAbortedError when it ended the session, ProtocolOrderError for another length.
         """
 
-    async def receive_control(self, peer: int, key: MessageKey, limit: int) -> bytes:
-        """Wait for a control message of at most `limit` bytes; same errors as `receive`."""
+    async def receive_control(
+        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None
+    ) -> bytes:
+        """Wait for a control message of at most `limit` bytes; same errors as `receive`.
+
+        `timeout_s` replaces the round's deadline where a longer wait is in order.
+        """
 
     async def abort(self, reason: str, message: str) -> None:
         """Tell every peer that this party ends the session, and why; never raises."""
 
+    async def finish(self) -> None:
+        """Say goodbye and wait for every peer's; all sent messages are delivered first.
+
+        A party says goodbye when it holds the result and found nothing wrong with it. Raises
+        PeerAbortedError when a peer ended the session instead. Waits up to the round's deadline.
+        """
+
     async def close(self) -> None:
-        """End the session in good order: all sent messages are delivered first; never raises."""
+        """As `finish`, but never raises."""

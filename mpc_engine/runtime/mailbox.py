@@ -155,7 +155,9 @@ class Mailbox:
 
     # --- from the protocol ------------------------------------------------------------------------
 
-    async def take(self, peer: int, key: MessageKey, size: int, *, exact: bool = True) -> memoryview:
+    async def take(
+        self, peer: int, key: MessageKey, size: int, *, exact: bool = True, timeout_s: float | None = None
+    ) -> memoryview:
         """Wait for a message of exactly `size` bytes, or of at most `size` if not `exact`.
 
         Raises as `Link.receive` does.
@@ -181,7 +183,8 @@ class Mailbox:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[memoryview] = loop.create_future()
         message.waiter = waiter
-        timer = loop.call_later(self._timeout_s, self._expire, waiter, peer, key)
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        timer = loop.call_later(limit_s, self._expire, waiter, peer, key, limit_s)
         try:
             return await waiter
         finally:
@@ -229,9 +232,9 @@ class Mailbox:
         if message.waiter is not None and not message.waiter.done():
             message.waiter.set_result(content)
 
-    def _expire(self, waiter: asyncio.Future[memoryview], peer: int, key: MessageKey) -> None:
+    def _expire(self, waiter: asyncio.Future[memoryview], peer: int, key: MessageKey, limit_s: float) -> None:
         if not waiter.done():
-            text = f"nothing came from {self._names[peer]} within {self._timeout_s:g} s: {describe(key)}"
+            text = f"nothing came from {self._names[peer]} within {limit_s:g} s: {describe(key)}"
             waiter.set_exception(DeadlineError(text))
 
     def _ended_early(self, peer: int, key: MessageKey) -> PeerError:

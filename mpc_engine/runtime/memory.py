@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from mpc_engine.errors import EngineError, PeerAbortedError, PeerError, ProtocolOrderError
@@ -130,9 +131,11 @@ class MemoryLink(Link):
         """Wait for a message of exactly `size` bytes; see `Link.receive`."""
         return await self._box.take(peer, key, size)
 
-    async def receive_control(self, peer: int, key: MessageKey, limit: int) -> bytes:
+    async def receive_control(
+        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None
+    ) -> bytes:
         """Wait for a control message of at most `limit` bytes; see `Link.receive_control`."""
-        return bytes(await self._box.take(peer, key, limit, exact=False))
+        return bytes(await self._box.take(peer, key, limit, exact=False, timeout_s=timeout_s))
 
     async def abort(self, reason: str, message: str) -> None:
         """Tell every peer that this party ends the session, and why; never raises."""
@@ -144,7 +147,12 @@ class MemoryLink(Link):
         self.fail(PeerAbortedError(f"this party ended the session: {reason}: {message}"))
 
     async def close(self) -> None:
-        """End in good order; waits, up to the round's deadline, until every peer has closed too."""
+        """End in good order; never raises."""
+        with suppress(PeerAbortedError):
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Say goodbye and wait, up to the round's deadline, for every peer's; see `Link.finish`."""
         if self._closed:
             return
         self._closed = True
@@ -156,7 +164,10 @@ class MemoryLink(Link):
                     await self._all_gone.wait()
             except TimeoutError:
                 pass
+        failure = self._box.failure
         self.fail(PeerError(f"party {self._me} has closed its link"))
+        if isinstance(failure, PeerAbortedError):
+            raise failure
 
     # --- called by the network --------------------------------------------------------------------
 

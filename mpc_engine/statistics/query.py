@@ -28,6 +28,8 @@ from mpc_engine.documents import (
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.statistics.layout import AxisRule, Layout, Selection
 
+LARGEST_DELTA: Final = Fraction(1, 1000)
+"""Largest δ a query may ask for; a party's policy usually allows far less."""
 MAX_CELLS: Final = 4_000_000
 """Most cells of one release."""
 _DECIMAL: Final = re.compile(r"^[0-9]{1,9}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?$")
@@ -44,9 +46,9 @@ def _decimal(text: str) -> str:
     return text
 
 
-def _probability(text: str) -> str:
-    if Fraction(text) >= 1:
-        raise ValueError("must be less than 1")
+def _small(text: str) -> str:
+    if Fraction(text) > LARGEST_DELTA:
+        raise ValueError("must be at most 0.001: δ is a chance of failure, far below one over the population")
     return text
 
 
@@ -125,7 +127,7 @@ class Privacy(Document):
     epsilon: Decimal
     rule: Literal["noisy", "strict", "exact"] = "noisy"
     threshold: Annotated[int, Field(ge=1, le=1_000_000)] = 5
-    delta: Annotated[Decimal, AfterValidator(_probability)] | None = None
+    delta: Annotated[Decimal, AfterValidator(_small)] | None = None
     max_records_per_patient: Annotated[int, Field(ge=1, le=1_000)] = 1
 
     @model_validator(mode="after")
