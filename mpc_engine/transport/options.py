@@ -1,0 +1,46 @@
+"""Settings of the gRPC connections; each differs from the default for a reason."""
+
+from __future__ import annotations
+
+_MIB = 1 << 20
+
+PROTOCOL_VERSION = "1"
+VERSION_KEY = "mpc-protocol"
+SERVICE = "mpc_engine.peer.v1.Peer"
+SESSION_METHOD = f"/{SERVICE}/Session"
+
+_COMMON: list[tuple[str, int]] = [
+    # Frames have 1 MiB; anything much larger is refused by its length prefix, before it is stored.
+    ("grpc.max_receive_message_length", 4 * _MIB),
+    ("grpc.max_send_message_length", 4 * _MIB),
+    # Random field elements do not compress, and a compressed message can hide a huge one.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    # A frozen peer is noticed after 25 s. Without the third setting it would take over a minute.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_metadata_size", 8_192),
+    ("grpc.absolute_max_metadata_size", 16_384),
+    # A session is never resumed on another stream, so a retry could only confuse.
+    ("grpc.enable_retries", 0),
+]
+
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_COMMON,
+    # Two processes must not share a port unnoticed.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+]
+
+CLIENT_OPTIONS: list[tuple[str, int | str]] = [
+    *_COMMON,
+    # The roster names the peer's address; a proxy from the environment must not redirect it.
+    ("grpc.enable_http_proxy", 0),
+    # One connection for one identity: nothing is shared with another link in this process.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]

@@ -1,0 +1,136 @@
+"""Identities and pinned certificates."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpc_engine.errors import DocumentError
+from mpc_engine.transport import tls
+from tests.transport.forgery import SigningKey, certificate_authority, certificate_pem, leaf_signed_by
+from tests.transport.parties import identity
+
+P256 = ec.generate_private_key(ec.SECP256R1())
+
+
+def test_an_identity_is_a_leaf_that_can_be_pinned() -> None:
+    made = tls.throwaway_identity("uk-registry")
+    certificate = x509.load_pem_x509_certificate(made.certificate.pem)
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["uk-registry"] == [made.name]
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert lifetime == timedelta(days=825)
+    der = certificate.public_bytes(Encoding.DER)
+    assert made.fingerprint == tls.fingerprint(der) == "sha256:" + hashlib.sha256(der).hexdigest()
+    assert tls.throwaway_identity("uk-registry").fingerprint != made.fingerprint
+
+
+def test_the_private_key_does_not_show() -> None:
+    assert b"PRIVATE KEY" in identity("p1").private_key_pem
+    assert "PRIVATE" not in repr(identity("p1"))
+
+
+def test_an_identity_is_written_once_and_read_back(tmp_path: Path) -> None:
+    directory = tmp_path / "party"
+    made = tls.create_identity("se-registry", directory)
+    assert stat.S_IMODE((directory / tls.KEY_FILE).stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert tls.load_identity(directory) == made
+    assert tls.load_certificate(directory / tls.CERTIFICATE_FILE) == made.certificate
+    with pytest.raises(DocumentError, match="holds an identity already"):
+        tls.create_identity("se-registry", directory)
+    assert tls.load_identity(directory) == made
+
+
+def test_loading_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="cannot be read"):
+        tls.load_identity(tmp_path)
+    tls.create_identity("one", tmp_path / "one")
+    other = tls.create_identity("two", tmp_path / "two")
+    key = tmp_path / "one" / tls.KEY_FILE
+    key.write_bytes(other.private_key_pem)
+    with pytest.raises(DocumentError, match="does not belong"):
+        tls.load_identity(tmp_path / "one")
+    key.write_bytes(b"nonsense")
+    with pytest.raises(DocumentError, match="not an unencrypted private key"):
+        tls.load_identity(tmp_path / "one")
+    (tmp_path / "two" / tls.KEY_FILE).chmod(0o640)
+    with pytest.raises(DocumentError, match="0600"):
+        tls.load_identity(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Upper", "under_score", "-a", "a-", "a..b", "a b", "ü", "a" * 64, "a\n"]
+)
+def test_names_that_tls_could_not_ask_for(name: str) -> None:
+    with pytest.raises(DocumentError, match="no party name"):
+        tls.throwaway_identity(name)
+
+
+def _p256(**faults: object) -> bytes:
+    return certificate_pem("p9", P256, **faults)  # type: ignore[arg-type]
+
+
+def _other(key: SigningKey) -> bytes:
+    return certificate_pem("p9", key)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: _p256(ca=True), "CA:TRUE"),
+        (lambda: _p256(key_cert_sign=True), "may sign other"),
+        (lambda: _p256(ca=None), "not a usable"),
+        (lambda: _p256(names=()), "not a usable"),
+        (lambda: _p256(names=("p9", "p8")), "exactly one name"),
+        (lambda: _p256(days=826), "more than 825 days"),
+        (lambda: _other(rsa.generate_private_key(65537, 2048)), "2048 bits"),
+        (lambda: _other(ec.generate_private_key(ec.SECP521R1())), "neither P-256"),
+        (lambda: certificate_authority("p9").certificate.pem, "CA:TRUE"),
+        (lambda: leaf_signed_by(identity("p1"), "p9").certificate.pem, "holds 2 certificates"),
+        (
+            lambda: leaf_signed_by(identity("p1"), "p9").certificate.pem.split(b"-\n-")[0] + b"-",
+            "sign itself",
+        ),
+        (lambda: b"", "not a usable"),
+        (lambda: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a usable"),
+    ],
+)
+def test_certificates_that_may_not_be_pinned(make: object, text: str) -> None:
+    pem = make()  # type: ignore[operator]
+    with pytest.raises(DocumentError, match=f"the card: .*{text}"):
+        tls.read_certificate(pem, where="the card")
+
+
+def test_certificates_are_pinned_only_while_valid() -> None:
+    pem = _p256(days=10)
+    now = datetime.now(UTC)
+    assert tls.read_certificate(pem, where="x").name == "p9"
+    with pytest.raises(DocumentError, match="not valid before"):
+        tls.read_certificate(pem, where="x", now=now - timedelta(hours=2))
+    with pytest.raises(DocumentError, match="expired"):
+        tls.read_certificate(pem, where="x", now=now + timedelta(days=10))
+
+
+def test_a_strong_rsa_key_may_be_pinned() -> None:
+    assert tls.read_certificate(_other(rsa.generate_private_key(65537, 3072)), where="x").name == "p9"
+
+
+@given(st.binary(max_size=200), st.integers(0, 600))
+def test_a_damaged_certificate_is_refused_or_the_same(junk: bytes, place: int) -> None:
+    good = identity("p1").certificate
+    pem = good.pem[:place] + junk + good.pem[place + len(junk) :]
+    with contextlib.suppress(DocumentError):
+        assert tls.read_certificate(pem, where="x").fingerprint == good.fingerprint
