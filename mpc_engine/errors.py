@@ -58,7 +58,7 @@ class TooFewPartiesError(EngineError):
 
 
 class MismatchError(EngineError):
-    """Two parties do not hold the same plan; names the field that differs. Nothing was sent."""
+    """Two parties do not hold the same plan; names the field that differs. No count was shared."""
 
     reason = "MISMATCH"
     exit_status = 5

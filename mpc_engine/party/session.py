@@ -229,12 +229,12 @@ class Session:
         if rule not in self.policy.rules:
             accepted = ", ".join(each.value for each in self.policy.rules)
             raise PolicyError(
-                f"the query asks for rule {rule.value}, but {name} accepts only: {accepted}. Nothing was sent"
+                f"the query asks for rule {rule.value}, but {name} accepts only: {accepted}. No count was shared"
             )
         if delta is not None and delta > self.policy.greatest_delta:
             raise PolicyError(
                 f"the query asks for δ = {float(delta):g}, but {name} accepts at most "
-                f"δ = {float(self.policy.greatest_delta):g}. Nothing was sent"
+                f"δ = {float(self.policy.greatest_delta):g}. No count was shared"
             )
 
     def _compare(self, peer: int, agree: Agree) -> None:
@@ -250,14 +250,14 @@ class Session:
             if theirs != digest:
                 raise MismatchError(
                     f"the field `{field}` differs: {name} has {theirs[:16] or 'none'}…, "
-                    f"{self._name(self.me)} has {digest[:16]}…. Nothing was sent"
+                    f"{self._name(self.me)} has {digest[:16]}…. No count was shared"
                 )
         if set(agree.digests) != set(self.proposal.digests):
             raise MismatchError(f"{name} compares other fields than {self._name(self.me)}")
         if self.proposal.epsilon > Fraction(agree.greatest_epsilon):
             raise PolicyError(
                 f"the query asks for ε = {self.proposal.epsilon_text}, but {name} accepts at most "
-                f"ε = {agree.greatest_epsilon} in one release. Nothing was sent"
+                f"ε = {agree.greatest_epsilon} in one release. No count was shared"
             )
 
     async def _reserve(
