@@ -52,6 +52,10 @@ class BinaryField:
         self.d = d
         # x^m for m < 2d − 1, as the set of planes it falls on after reduction.
         self._powers = [self._planes_of(self._power(m)) for m in range(2 * d - 1)]
+        # The planes on which c·x^k falls, for every scalar c and plane k.
+        self._scaled = [
+            [self._planes_of(self.scalars.multiply(c, 1 << k)) for k in range(d)] for c in range(1 << d)
+        ]
 
     def __repr__(self) -> str:
         return f"GF(2^{self.d})"
@@ -118,7 +122,7 @@ class BinaryField:
         sources: list[list[Planes]] = [[] for _ in range(self.d)]
         for c, v in zip(coefficients, flat, strict=True):
             for plane in range(v.shape[0]):
-                for k in self._planes_of(self.scalars.multiply(c, 1 << plane)):
+                for k in self._scaled[c][plane]:
                     sources[k].append(v[plane])
         out = np.empty((self.d, flat[0].shape[1]), np.uint64)
         for k, terms in enumerate(sources):

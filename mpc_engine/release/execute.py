@@ -62,8 +62,8 @@ class Computed:
 class Published:
     """The outcome of `publish`: for each cell whether it is shown, and its noisy value (0 where not)."""
 
-    shown: NDArray[np.bool_]
-    values: NDArray[np.int64]
+    shown: NDArray[np.bool_] = field(repr=False)
+    values: NDArray[np.int64] = field(repr=False)
 
 
 class Execution:

@@ -1,0 +1,106 @@
+"""One party of a benchmark: the release job on generated counts, over gRPC with mutual TLS.
+
+Reads its task from a JSON file, says `ready`, waits for a line on standard input, takes part, and
+prints what it took as one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.job import POLICY, SILOS, check, counts_of, proposal_for
+from mpc_engine.party.process import keep_memory
+from mpc_engine.party.session import Session
+from mpc_engine.runtime.link import Section
+from mpc_engine.transport.grpc_link import Endpoint, GrpcLink
+from mpc_engine.transport.tls import CERTIFICATE_FILE, load_certificate, load_identity
+
+READY = "ready"
+
+_AHEAD_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the parties are to do; party i listens on the i-th address, its identity lies in folder i."""
+
+    cells: int
+    seed: int
+    addresses: list[str]
+
+
+@dataclass(frozen=True)
+class Used:
+    """What one party used, from just before it dials until its link is closed; it listens already."""
+
+    cpu_s: float
+    wall_s: float
+    payload_bytes: int
+    messages_per_peer: int
+    rounds: int
+    rounds_online: int
+    control_rounds: int
+    rss_mib: float
+
+
+async def take_part(task: Task, me: int, folder: Path) -> Used:
+    """Run the job as party `me` and return what it used. Raises RuntimeError for a wrong release."""
+    everyone = range(1, len(task.addresses) + 1)
+    identity = load_identity(folder / str(me))
+    certificates = [load_certificate(folder / str(number) / CERTIFICATE_FILE) for number in everyone]
+    proposal = proposal_for(task.cells, [(each.name, each.fingerprint) for each in certificates])
+    plan = proposal.plan()
+    endpoints = [
+        Endpoint(number, certificate.name, address, certificate.pem)
+        for number, certificate, address in zip(everyone, certificates, task.addresses, strict=True)
+    ]
+    counts = counts_of(me, task.cells, task.seed) if me <= SILOS else None
+    link = GrpcLink(
+        me,
+        identity,
+        endpoints,
+        computing=plan.computing,
+        max_ahead_bytes=plan.sent_bytes // plan.computing + _AHEAD_BYTES,
+    )
+    try:
+        if me < len(endpoints):
+            await link.listen(task.addresses[me - 1])
+        print(READY, flush=True)
+        sys.stdin.readline()  # returns when all parties are ready: here start-up ends
+        cpu, wall = time.process_time(), time.monotonic()
+        await link.open()
+        session = Session(me, proposal, POLICY, link, "", counts)
+        release = await session.run()
+    finally:
+        await link.close()
+    meter, stats = session.meter, link.stats
+    used = Used(
+        cpu_s=time.process_time() - cpu,
+        wall_s=time.monotonic() - wall,
+        payload_bytes=stats.payload_bytes(),
+        messages_per_peer=max(stats.messages(peer) for peer in link.peers),
+        rounds=meter.total_rounds,
+        rounds_online=meter.total_rounds - meter.rounds[Section.PREPARE],
+        control_rounds=max(stats.messages(peer, Section.CONTROL) for peer in link.peers),
+        rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+    check(release.published.shown, release.published.values, plan.table.limit, task.seed)
+    return used
+
+
+def main(task_path: str, me: str) -> None:
+    """Be party `me` of the task in this file."""
+    keep_memory()
+    path = Path(task_path)
+    task = Task(**json.loads(path.read_text(encoding="utf-8")))
+    print(json.dumps(asdict(asyncio.run(take_part(task, int(me), path.parent)))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
