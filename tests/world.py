@@ -1,16 +1,31 @@
-"""A test world: all parties of a protocol in one process, with inspectable and corruptible messages."""
+"""A test world: all parties of a protocol or of a whole session in one process.
+
+Every message can be inspected and corrupted, and all randomness follows from one printed seed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-from mpc_engine.field.binary import BinaryField, unpack
-from mpc_engine.field.mersenne import MersenneField
+from mpc_engine.dp.accounting import Rule
+from mpc_engine.dp.noise_table import generate
+from mpc_engine.field.binary import BinaryField, pack, unpack
+from mpc_engine.field.mersenne import COUNTS, MersenneField
+from mpc_engine.party.proposal import Proposal
+from mpc_engine.party.session import Policy, Session
+from mpc_engine.release.execute import Computed
+from mpc_engine.release.grid import Axis, Grid
+from mpc_engine.release.plan import Member, Plan
+from mpc_engine.release.table import Release
 from mpc_engine.runtime.context import Context, Protocol, run
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Section
@@ -19,8 +34,23 @@ from mpc_engine.sharing.keys import Group, SessionKeys, contribute, derive, grou
 from mpc_engine.sharing.shamir import opening_weights
 from mpc_engine.sharing.shared import Shared, SharedBits
 
+TABLE = generate(Fraction(1))
+"""The noise table at ε = 1, cap 1."""
 
-def session_keys(computing: int, parties: int | None = None, session: bytes | None = None) -> list[SessionKeys]:
+
+@contextlib.contextmanager
+def seeded(seed: int | None = None) -> Iterator[int]:
+    """Let the operating system's randomness follow from a seed, which is printed; TEST_SEED sets it."""
+    if seed is None:
+        seed = int(os.environ.get("TEST_SEED") or int.from_bytes(os.urandom(6)))
+    print(f"TEST_SEED={seed}")
+    with mock.patch("os.urandom", np.random.default_rng(seed).bytes):
+        yield seed
+
+
+def session_keys(
+    computing: int, parties: int | None = None, session: bytes | None = None
+) -> list[SessionKeys]:
     """Return every party's keys of one session, made as in a real one."""
     parties = parties or computing
     session = session or os.urandom(32)
@@ -38,8 +68,12 @@ def session_keys(computing: int, parties: int | None = None, session: bytes | No
 class World:
     """Parties 1..`parties` of which 1..`computing` compute; every `run` uses fresh keys unless given."""
 
-    def __init__(self, computing: int, parties: int | None = None, **network: Any) -> None:
+    def __init__(
+        self, computing: int, parties: int | None = None, seed: int | None = None, **network: Any
+    ) -> None:
         self.computing = computing
+        self.seed = seed
+        self.runs = 0
         self.parties = parties or computing
         self.network_options = network
         self.meters: list[Meter] = []
@@ -54,7 +88,21 @@ class World:
         keys: Sequence[SessionKeys] | None = None,
     ) -> list[Any]:
         """Run `protocol(ctx)` at every party and return the results in order."""
-        keys = keys or session_keys(self.computing, self.parties)
+        seed = None if self.seed is None else self.seed + self.runs
+        self.runs += 1
+        with seeded(seed):
+            return self._run(
+                protocol, cells, chunk, section, keys or session_keys(self.computing, self.parties)
+            )
+
+    def _run(
+        self,
+        protocol: Callable[[Context], Protocol[Any]],
+        cells: int,
+        chunk: int,
+        section: Section,
+        keys: Sequence[SessionKeys],
+    ) -> list[Any]:
         self.meters = [Meter() for _ in range(self.parties)]
         contexts = [Context(i + 1, self.computing, keys[i], chunk, cells) for i in range(self.parties)]
 
@@ -69,8 +117,14 @@ class World:
 
         return asyncio.run(everyone())
 
+    def spent(self) -> tuple[int, int]:
+        """Return rounds and bytes of the last run: the most rounds of a party, the bytes of all."""
+        return max(m.total_rounds for m in self.meters), sum(m.total_bytes for m in self.meters)
 
-def share_vector(field: MersenneField, values: np.ndarray, parties: int, rng: np.random.Generator) -> list[Shared]:
+
+def share_vector(
+    field: MersenneField, values: np.ndarray, parties: int, rng: np.random.Generator
+) -> list[Shared]:
     """Return all parties' shares of a known vector, with polynomials from a seeded generator."""
     t = (parties - 1) // 2
     values = np.asarray(values)
@@ -79,9 +133,27 @@ def share_vector(field: MersenneField, values: np.ndarray, parties: int, rng: np
     secret = field.vector(values.astype(np.int64))
     coefficients = [rng.integers(0, field.p, values.shape, dtype=np.uint64) for _ in range(t)]
     return [
-        Shared(field, field.combine([1, *(pow(i, k + 1, field.p) for k in range(t))], [secret, *coefficients]))
+        Shared(
+            field, field.combine([1, *(pow(i, k + 1, field.p) for k in range(t))], [secret, *coefficients])
+        )
         for i in range(1, parties + 1)
     ]
+
+
+def share_bits(
+    field: BinaryField, bits: np.ndarray, parties: int, rng: np.random.Generator
+) -> list[SharedBits]:
+    """Return all parties' shares of known bits, shape (rows, cells), with random polynomials."""
+    secret = pack(np.asarray(bits, np.uint8))[None]
+    t = (parties - 1) // 2
+    drawn = [rng.integers(0, 1 << 64, (field.d, *secret.shape[1:]), dtype=np.uint64) for _ in range(t)]
+    shares = []
+    for i in range(1, parties + 1):
+        powers = [1]
+        for _ in drawn:
+            powers.append(field.scalars.multiply(powers[-1], i))
+        shares.append(SharedBits(field, field.combine(powers, [secret, *drawn])))
+    return shares
 
 
 def reveal(shares: Sequence[Shared]) -> np.ndarray:
@@ -111,3 +183,111 @@ def reveal_bits(shares: Sequence[SharedBits], cells: int) -> np.ndarray:
     np.testing.assert_array_equal(planes, again, err_msg="the sharing is not of degree t")
     assert not planes[1:].any(), "a value is not a bit"
     return unpack(planes[0], cells)
+
+
+# --- whole sessions ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """What became of one session: every party's release or failure, and everything that was seen."""
+
+    results: list[Release | BaseException]
+    sessions: list[Session]
+    network: MemoryNetwork
+    plan: Plan | None
+    computed: dict[int, Computed]
+
+    @property
+    def releases(self) -> list[Release]:
+        """The releases of all parties; fails if a party failed."""
+        for result in self.results:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in self.results if isinstance(result, Release)]
+
+    def noisy_values(self) -> np.ndarray:
+        """Return the noisy values of all cells, suppressed ones included, from what parties committed."""
+        assert self.plan is not None
+        blocks = []
+        for number in range(len(self.plan.blocks)):
+            shares = [self.computed[i].outputs[number].values for i in range(1, self.plan.computing + 1)]
+            blocks.append(reveal([Shared(COUNTS, share) for share in shares])[0])
+        return np.concatenate(blocks)
+
+
+def proposal(
+    cells: int,
+    silos: Sequence[bool],
+    computing: int,
+    rule: Rule = Rule.NOISY,
+    threshold: int = 5,
+    cap: int = 1,
+    epsilon: str = "1",
+) -> Proposal:
+    """Return a proposal for a table of so many cells; `silos` tells which party brings counts."""
+    return Proposal(
+        grid=Grid((Axis("cell", tuple(map(str, range(cells)))),)),
+        query_fields={},
+        epsilon=Fraction(epsilon),
+        epsilon_text=epsilon,
+        delta=Fraction(1, 10**6) if rule is Rule.STRICT else None,
+        rule=rule,
+        threshold=threshold,
+        cap=cap,
+        members=tuple(
+            Member(f"party{i}", i <= computing, silo, f"sha256:{i}", 1 << 20)
+            for i, silo in enumerate(silos, start=1)
+        ),
+        digests={"query": "a1" * 32, "codebook": "c0" * 32},
+    )
+
+
+def release(
+    counts: Sequence[np.ndarray | None],
+    computing: int = 3,
+    seed: int | None = None,
+    network: Mapping[str, Any] | None = None,
+    differing: Mapping[int, Mapping[str, Any]] | None = None,
+    **terms: Any,
+) -> Outcome:
+    """Run a whole session.
+
+    Args:
+        counts: every party's counts, shape (rows, cells) or (cells,); None at a helper.
+        network: options of the `MemoryNetwork`.
+        differing: what a party's proposal holds in place of the others', by party and field.
+        terms: of the `proposal`.
+    """
+    held = [None if c is None else np.atleast_2d(np.asarray(c, np.int64)) for c in counts]
+    cells = next(c.shape[1] for c in held if c is not None)
+    asked = proposal(cells, [c is not None for c in held], computing, **terms)
+    parties = len(held)
+    net = MemoryNetwork(parties, computing, **{"round_timeout_s": 20.0, **(network or {})})
+    outcome = Outcome([], [], net, None, {})
+
+    def keep(me: int) -> Callable[[Plan, Computed], Any]:
+        async def commit_point(plan: Plan, computed: Computed) -> None:
+            outcome.plan = plan
+            outcome.computed[me] = computed
+
+        return commit_point
+
+    async def everyone() -> list[Any]:
+        outcome.sessions = [
+            Session(
+                i,
+                replace(asked, **(differing or {}).get(i, {})),
+                Policy("10", 1, rules=tuple(Rule)),
+                net.link(i),
+                "" if mine is None else "ab",
+                mine,
+                commit_point=keep(i),
+            )
+            for i, mine in enumerate(held, start=1)
+        ]
+        return await asyncio.gather(*(s.run() for s in outcome.sessions), return_exceptions=True)
+
+    with seeded(seed):
+        outcome.results = asyncio.run(everyone())
+    return outcome

@@ -75,8 +75,11 @@ class Link(Protocol):
     async def finish(self) -> None:
         """Say goodbye and wait for every peer's; all sent messages are delivered first.
 
-        A party says goodbye when it holds the result and found nothing wrong with it. Raises
-        PeerAbortedError when a peer ended the session instead. Waits up to the round's deadline.
+        A party says goodbye when it holds the result and found nothing wrong with it; input-only parties,
+        who do not hear each other, get the computing parties' goodbye only after everyone else's. So
+        no party ends well when another found a fault. Raises PeerAbortedError when a peer ended the
+        session instead, PeerError when one was lost, DeadlineError at the round's deadline; the others
+        are told.
         """
 
     async def close(self) -> None:

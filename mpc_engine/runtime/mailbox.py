@@ -62,6 +62,7 @@ class Mailbox:
         self._messages: dict[_Index, _Message] = {}
         self._finished: set[_Index] = set()
         self._ended: set[int] = set()
+        self._goodbyes: asyncio.Future[None] | None = None
         self._session = UNBOUND
         self._failure: EngineError | None = None
         self.on_failure: Callable[[], None] | None = None
@@ -134,6 +135,8 @@ class Mailbox:
     def end(self, sender: int) -> None:
         """Note that `sender` ended in good order: what it has not sent by now will never come."""
         self._ended.add(sender)
+        if self._goodbyes is not None and not self._goodbyes.done() and self._ended.issuperset(self._names):
+            self._goodbyes.set_result(None)
         for index, message in self._messages.items():
             if index[0] == sender and message.waiter is not None and not message.waiter.done():
                 message.waiter.set_exception(self._ended_early(sender, _key(index)))
@@ -149,6 +152,8 @@ class Mailbox:
         for message in self._messages.values():
             if message.waiter is not None and not message.waiter.done():
                 message.waiter.set_exception(type(error)(*error.args))
+        if self._goodbyes is not None and not self._goodbyes.done():
+            self._goodbyes.set_exception(type(error)(*error.args))
         if self.on_failure is not None:
             self.on_failure()
         return True
@@ -189,6 +194,22 @@ class Mailbox:
             return await waiter
         finally:
             timer.cancel()
+
+    async def goodbyes(self) -> None:
+        """Wait until every peer has ended in good order.
+
+        Raises what ended the session instead, DeadlineError naming who said nothing.
+        """
+        self.raise_failure()
+        if self._ended.issuperset(self._names):
+            return
+        self._goodbyes = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._goodbyes
+        except TimeoutError:
+            missing = ", ".join(name for peer, name in self._names.items() if peer not in self._ended)
+            raise DeadlineError(f"no goodbye came within {self._timeout_s:g} s from {missing}") from None
 
     # --- within -----------------------------------------------------------------------------------
 

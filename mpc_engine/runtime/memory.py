@@ -6,7 +6,6 @@ to see or spoil passes through one place: the transcript and the interceptor of 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -60,7 +59,7 @@ class MemoryNetwork:
             peers = tuple(peer for peer in range(1, parties + 1) if peer != me and min(me, peer) <= computing)
             names = {peer: f"party {peer}" for peer in peers}
             box = Mailbox(names, round_timeout_s=round_timeout_s, max_ahead_bytes=max_ahead_bytes)
-            self._links[me] = MemoryLink(self, me, peers, box, round_timeout_s)
+            self._links[me] = MemoryLink(self, me, peers, computing, box)
 
     def link(self, party: int) -> MemoryLink:
         """Return the link of `party`; always the same one."""
@@ -91,18 +90,16 @@ class MemoryLink(Link):
     """One party's link in a `MemoryNetwork`."""
 
     def __init__(
-        self, network: MemoryNetwork, me: int, peers: tuple[int, ...], box: Mailbox, close_timeout_s: float
+        self, network: MemoryNetwork, me: int, peers: tuple[int, ...], computing: int, box: Mailbox
     ) -> None:
         self.stats = TrafficStats()
         self._network = network
         self._me = me
         self._peers = peers
+        self._computing = computing
         self._box = box
-        self._close_timeout_s = close_timeout_s
         self._present = set(peers)
-        self._all_gone = asyncio.Event()
         self._closed = False
-        box.on_failure = self._all_gone.set
 
     @property
     def me(self) -> int:
@@ -148,26 +145,27 @@ class MemoryLink(Link):
 
     async def close(self) -> None:
         """End in good order; never raises."""
-        with suppress(PeerAbortedError):
+        with suppress(EngineError):
             await self.finish()
 
     async def finish(self) -> None:
         """Say goodbye and wait, up to the round's deadline, for every peer's; see `Link.finish`."""
         if self._closed:
             return
+        first = [peer for peer in self._peers if self._me > self._computing or peer <= self._computing]
+        try:
+            self._box.raise_failure()
+            for peer in first:
+                self._network.link(peer).leave(self._me)
+            await self._box.goodbyes()
+        except EngineError as error:
+            await self.abort(error.reason, str(error))
+            raise
         self._closed = True
         for peer in self._peers:
-            self._network.link(peer).leave(self._me)
-        if self._present and not self._box.failed:
-            try:
-                async with asyncio.timeout(self._close_timeout_s):
-                    await self._all_gone.wait()
-            except TimeoutError:
-                pass
-        failure = self._box.failure
+            if peer not in first:
+                self._network.link(peer).leave(self._me)
         self.fail(PeerError(f"party {self._me} has closed its link"))
-        if isinstance(failure, PeerAbortedError):
-            raise failure
 
     # --- called by the network --------------------------------------------------------------------
 
@@ -182,8 +180,6 @@ class MemoryLink(Link):
         """Note that `sender` has closed its link."""
         self._box.end(sender)
         self._present.discard(sender)
-        if not self._present:
-            self._all_gone.set()
 
     def lose(self, sender: int) -> None:
         """Note that `sender` is gone without having closed its link."""

@@ -70,6 +70,7 @@ class GrpcLink(Link):
     ) -> None:
         self.stats = TrafficStats()
         self._me = me
+        self._computing = computing
         self._identity = identity
         self._roster = {endpoint.number: endpoint for endpoint in roster}
         self._certificates = _pinned(roster, me, identity, computing)
@@ -204,27 +205,27 @@ class GrpcLink(Link):
 
     async def close(self) -> None:
         """End in good order; never raises."""
-        with suppress(PeerAbortedError):
+        with suppress(EngineError):
             await self.finish()
 
     async def finish(self) -> None:
-        """Say goodbye and wait, within the round's deadline, for every peer's; see `Link.finish`.
-
-        If the session has failed already, the peers are told why instead.
-        """
+        """Say goodbye and wait, within the round's deadline, for every peer's; see `Link.finish`."""
         if self._closing:
             return
-        if (failure := self._box.failure) is not None:
-            await self.abort(failure.reason, str(failure))
-        else:
-            self._closing = True
-            for channel in self._channels.values():
-                channel.say_goodbye()
-            await self._finish(self._round_timeout_s)
-            failure = self._box.failure
-            self._box.fail(PeerError("this party has closed its link"))
-        if isinstance(failure, PeerAbortedError):
-            raise failure
+        try:
+            self._box.raise_failure()
+            for number, channel in self._channels.items():
+                if self._me > self._computing or number <= self._computing:
+                    channel.say_goodbye()
+            await self._box.goodbyes()
+        except EngineError as error:
+            await self.abort(error.reason, str(error))
+            raise
+        self._closing = True
+        for channel in self._channels.values():
+            channel.say_goodbye()
+        await self._finish(self._round_timeout_s)
+        self._box.fail(PeerError("this party has closed its link"))
 
     # --- within -----------------------------------------------------------------------------------
 
