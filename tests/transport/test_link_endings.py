@@ -185,3 +185,26 @@ def test_a_control_message_may_be_given_more_time(kind: str) -> None:
             assert await wait == b"late"
 
     asyncio.run(run())
+
+
+def test_no_input_only_party_ends_well_when_another_found_a_fault(kind: str) -> None:
+    async def run() -> None:
+        async with opened(kind, 5, computing=3, round_timeout_s=5) as links:
+            waits = [asyncio.create_task(link.finish()) for link in links if link.me != 4]
+            await asyncio.sleep(0)
+            await links[3].abort("INTEGRITY_ABORT", "a wrong share")
+            for outcome in await asyncio.gather(*waits, return_exceptions=True):
+                assert isinstance(outcome, PeerAbortedError)
+                assert "a wrong share" in str(outcome)
+
+    asyncio.run(run())
+
+
+def test_finish_tells_who_never_said_goodbye(kind: str) -> None:
+    async def run() -> None:
+        async with opened(kind, 3, round_timeout_s=0.2) as (one, two, _):
+            outcomes = await asyncio.gather(one.finish(), two.finish(), return_exceptions=True)
+            assert any(isinstance(each, DeadlineError) and "party 3" in str(each) for each in outcomes)
+            assert all(isinstance(each, PeerError) for each in outcomes)
+
+    asyncio.run(run())

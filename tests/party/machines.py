@@ -1,0 +1,246 @@
+"""Parties as their operators have them: folders with documents, and commands run as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpc_engine.scenario.simulate import free_addresses
+from mpc_engine.silo.register import register
+from mpc_engine.transport.tls import create_identity
+
+ROOT = Path(__file__).parent.parent.parent
+ENGINE = [sys.executable, "-m", "mpc_engine.cli.main"]
+LONGEST_S = 60.0
+"""So long a command may take in these tests; far more than any needs."""
+
+CODEBOOK = """
+name = "study"
+version = "1"
+[variables.stage]
+kind = "category"
+categories = ["I", "II", "III"]
+[variables.sex]
+kind = "category"
+categories = ["female", "male"]
+"""
+MAPPING = """
+codebook = "codebook.toml"
+one_row_per_patient = true
+[source]
+file = "rows.csv"
+[variables.stage]
+column = "stage"
+codes = { 1 = "I", 2 = "II", 3 = "III" }
+[variables.sex]
+column = "sex"
+codes = { f = "female", m = "male" }
+"""
+QUERY = """
+preset = "crosstab"
+by = ["stage", "sex"]
+[privacy]
+epsilon = "1"
+rule = "noisy"
+threshold = 5
+max_records_per_patient = 1
+"""
+ROWS = "stage,sex\n" + 40 * "1,f\n" + 30 * "1,m\n" + 6 * "2,f\n" + 20 * "2,m\n" + 50 * "3,m\n"
+"""One silo's records: 40, 30, 6, 20, 0 and 50 in the cells of the query."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a command whose output is piped: no colours, 80 columns."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")}
+    return kept | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | more
+
+
+@dataclass
+class Command:
+    """A command that runs or has run; its output is in files, so that no pipe can fill up."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    @property
+    def out(self) -> str:
+        """What it has printed."""
+        return self.log.with_suffix(".out").read_text()
+
+    @property
+    def err(self) -> str:
+        """What it has said: progress and failures."""
+        return self.log.with_suffix(".err").read_text()
+
+    @property
+    def said(self) -> str:
+        """What it has said in one line, as if the terminal had no width, without lines of progress."""
+        return " ".join(line.strip() for line in self.err.splitlines() if not line.startswith("…"))
+
+    def end(self) -> int:
+        """Wait for the end and return the exit status."""
+        try:
+            return self.process.wait(LONGEST_S)
+        finally:
+            self.seconds = time.monotonic() - self.started
+            self.process.kill()
+            self.process.wait()
+
+    def until(self, text: str) -> None:
+        """Wait until it has said something; fails if it ends first."""
+        while text not in self.err:
+            assert self.process.poll() is None, self.err
+            assert time.monotonic() - self.started < LONGEST_S, self.err
+            time.sleep(0.002)
+
+    def failed_with(self, status: int, *words: str) -> None:
+        """Check that it failed with one clear message that has these words."""
+        assert self.end() == status, f"{self.process.returncode}: {self.err}"
+        assert "Traceback" not in self.err
+        assert self.err.count("error: ") == 1, self.err
+        assert self.out == ""
+        for word in words:
+            assert word in self.said, self.err
+
+
+def start(folder: Path, *arguments: str, name: str = "command", **env: str) -> Command:
+    """Start `mpc-engine` with these arguments in a folder."""
+    log = folder / name
+    with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+        process = subprocess.Popen(
+            [*ENGINE, *arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=environment(**env),
+            # A test run in the background ignores SIGINT and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    return Command(process, log)
+
+
+def engine(folder: Path, *arguments: str, **env: str) -> Command:
+    """Run `mpc-engine` with these arguments in a folder to its end."""
+    command = start(folder, *arguments, **env)
+    command.end()
+    return command
+
+
+@dataclass
+class Study:
+    """Parties p1, p2, … with a folder each, which holds all that the party's operator has."""
+
+    folder: Path
+    names: list[str]
+    addresses: list[str]
+    silos: list[bool]
+
+    def home(self, name: str) -> Path:
+        """The folder of a party."""
+        return self.folder / name
+
+    def rewrite(self, name: str, document: str, old: str, new: str) -> None:
+        """Change one party's copy of a document."""
+        path = self.home(name) / document
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def register(self, *names: str) -> None:
+        """Register the data of silos, by default of all."""
+        silos = [name for name, silo in zip(self.names, self.silos, strict=True) if silo]
+        for name in names or silos:
+            register(self.home(name) / "mapping.toml", self.home(name) / "data")
+
+    def start(self, name: str, *arguments: str) -> Command:
+        """Start a party."""
+        home = self.home(name)
+        run = ("party", "run", "--config", "party.toml", "--query", "query.toml", "--out", "released")
+        return start(home, *run, *arguments, name="run")
+
+    def run(self, *names: str) -> dict[str, Command]:
+        """Start parties, by default all, and wait for their ends."""
+        commands = {name: self.start(name) for name in names or self.names}
+        for command in commands.values():
+            command.end()
+        return commands
+
+    def nothing_released(self) -> None:
+        """Check that no party has left a file, not even half of one."""
+        for name in self.names:
+            released = self.home(name) / "released"
+            assert not released.exists() or not list(released.iterdir())
+
+
+def make_study(
+    folder: Path,
+    *,
+    silos: Sequence[bool] = (True, False, False),
+    documents: Mapping[str, str] | None = None,
+    connect_s: int = 30,
+    round_s: int = 20,
+    registered: bool = True,
+) -> Study:
+    """Write the documents, keys and registered data of a study's parties; the silos' records are the same."""
+    texts = {
+        "codebook.toml": CODEBOOK,
+        "mapping.toml": MAPPING,
+        "query.toml": QUERY,
+        "rows.csv": ROWS,
+    } | dict(documents or {})
+    names = [f"p{number}" for number in range(1, len(silos) + 1)]
+    addresses = free_addresses(len(silos))
+    certificates = {}
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        certificates[name] = create_identity(name, folder / name / "identity").certificate.pem
+    entries = [
+        f'[[party]]\nname = "{name}"\naddress = "{address}"\ncertificate = "{name}.pem"\n'
+        f"silo = {str(silo).lower()}\n"
+        for name, address, silo in zip(names, addresses, silos, strict=True)
+    ]
+    for name, silo in zip(names, silos, strict=True):
+        home = folder / name
+        for other, pem in certificates.items():
+            (home / f"{other}.pem").write_bytes(pem)
+        (home / "roster.toml").write_text("\n".join(entries))
+        for document in ("codebook.toml", "query.toml", *(("mapping.toml", "rows.csv") if silo else ())):
+            (home / document).write_text(texts[document])
+        own = 'mapping = "mapping.toml"\ndata = "data"\n' if silo else ""
+        (home / "party.toml").write_text(
+            f'name = "{name}"\nroster = "roster.toml"\ncodebook = "codebook.toml"\n'
+            f'identity = "identity"\n{own}'
+            '[policy]\ngreatest_epsilon = "1"\nleast_threshold = 5\n'
+            f"[deadlines]\nconnect_s = {connect_s}\nround_s = {round_s}\n"
+        )
+    study = Study(folder, names, addresses, list(silos))
+    if registered:
+        study.register()
+    return study
+
+
+def large_documents(side: int = 500) -> dict[str, str]:
+    """Return the documents of a study whose table has side² cells, so that computing takes a while."""
+    labels = [f"c{number}" for number in range(side)]
+    quoted = ", ".join(f'"{label}"' for label in labels)
+    codes = ", ".join(f'{label} = "{label}"' for label in labels)
+    variable = f'kind = "category"\ncategories = [{quoted}]\n'
+    return {
+        "codebook.toml": f'name = "large"\nversion = "1"\n[variables.a]\n{variable}[variables.b]\n{variable}',
+        "mapping.toml": (
+            'codebook = "codebook.toml"\none_row_per_patient = true\n[source]\nfile = "rows.csv"\n'
+            f'[variables.a]\ncolumn = "a"\ncodes = {{ {codes} }}\n'
+            f'[variables.b]\ncolumn = "b"\ncodes = {{ {codes} }}\n'
+        ),
+        "query.toml": QUERY.replace('"stage", "sex"', '"a", "b"'),
+        "rows.csv": "a,b\n" + "c1,c2\n" * 50,
+    }
