@@ -26,7 +26,8 @@ class Scenario(Document):
     query: str
     codebook: str
     policy: PolicyDocument
-    deadlines: Deadlines = Deadlines(connect_s=60, round_s=60)
+    # Many processes on one machine take long to start; a party that fails ends the others at once anyway.
+    deadlines: Deadlines = Deadlines(connect_s=300, round_s=60)
     party: Annotated[tuple[ScenarioParty, ...], Field(min_length=1, max_length=200)]
 
     @model_validator(mode="after")
@@ -36,7 +37,9 @@ class Scenario(Document):
             raise broken("party", "two parties have the same name")
         for index, party in enumerate(self.party):
             if party.mapping is None and not party.computing:
-                raise broken(f"party[{index}]", "a party without a mapping holds no records, so it must compute")
+                raise broken(
+                    f"party[{index}]", "a party without a mapping holds no records, so it must compute"
+                )
         return self
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -17,23 +18,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mpc_engine.errors import EngineError, IntegrityError, PeerError, catalogue
+from mpc_engine.codebook import load_codebook
+from mpc_engine.errors import EngineError, IntegrityError, catalogue
+from mpc_engine.party.proposal import propose
+from mpc_engine.release.plan import Member
 from mpc_engine.scenario.document import Scenario
+from mpc_engine.silo.mapping import load_mapping
+from mpc_engine.statistics.presets import load_query
 from mpc_engine.transport.tls import CERTIFICATE_FILE, create_identity
 
 Event = dict[str, Any]
 OnEvent = Callable[[str, Event], None]
 """Called with a party's name and each of its events."""
 
-_CONSEQUENCES = ("PEER_ABORTED", "PEER_UNAVAILABLE", "TIMEOUT")
-_GRACE_S = 15.0
+_CONSEQUENCES = (("TIMEOUT", "PEER_UNAVAILABLE", "PUBLICATION_ABORT"), ("PEER_ABORTED", "SHUTTING_DOWN"))
+"""Reasons that follow from another party's failure: likely ones, and certain ones."""
+_LAST_WORDS_S = 3.0
+"""How long the other parties may go on after one has failed, to say what they saw."""
+_GRACE_S = 10.0
+"""How long a party may take to end when it is told to."""
+_LONGEST_LINE = 1 << 24
 
 
-class PartyFailedError(PeerError):
-    """A party of the scenario failed; says which, and what it said."""
+class PartyDiedError(EngineError):
+    """The process of a scenario's party ended without a word."""
 
-    reason = "PARTY_FAILED"
-    next_step = "See what that party said."
+    reason = "PARTY_DIED"
+    next_step = "Look for what ended it, such as a lack of memory, and run the scenario again."
 
 
 @dataclass
@@ -48,20 +59,57 @@ class Simulated:
 async def simulate(scenario: Scenario, on_event: OnEvent = lambda party, event: None) -> Simulated:
     """Run a scenario and return what its parties published, which must be the same at all of them.
 
-    Raises the error that a party failed with, named after the party, or DeadlineError.
+    Raises the error that a party failed with, named after the party; of several the one that the others
+    follow from. Whatever happens, no process and no file is left behind.
     """
+    _check_documents(scenario)
     with TemporaryDirectory(prefix="mpc-engine-") as folder:
         work = Path(folder)
         names = lay_out(scenario, work)
-        runs = [asyncio.create_task(_run_party(name, scenario, work, on_event)) for name in names]
+        runs = {name: asyncio.create_task(_run_party(name, scenario, work, on_event)) for name in names}
         try:
-            outcomes = await asyncio.gather(*runs)
+            outcomes = await _outcomes(runs)
         finally:
-            for run in runs:
+            for run in runs.values():
                 run.cancel()
-            await asyncio.gather(*runs, return_exceptions=True)
-        _raise_failure(dict(zip(names, outcomes, strict=True)))
-        return _collect(names, work, dict(zip(names, outcomes, strict=True)))
+            await asyncio.gather(*runs.values(), return_exceptions=True)
+        _raise_failure(outcomes)
+        return _collect(names, work, outcomes)
+
+
+def _check_documents(scenario: Scenario) -> None:
+    """Raise DocumentError for a document that no party could use, before any party is started."""
+    query, codebook = (
+        load_query(scenario.path(scenario.query)),
+        load_codebook(scenario.path(scenario.codebook)),
+    )
+    members = tuple(
+        Member(party.name, party.computing, party.mapping is not None, "unknown", 1)
+        for party in scenario.ordered
+    )
+    propose(query, codebook, members).plan()
+    for party in scenario.party:
+        if party.mapping is not None:
+            load_mapping(scenario.path(party.mapping))
+
+
+async def _outcomes(runs: dict[str, asyncio.Task[Event]]) -> dict[str, Event]:
+    """Wait for the parties and return their last events, in the order in which they ended.
+
+    Once a party has failed, those that do not end soon by themselves are left out.
+    """
+    names = {run: name for name, run in runs.items()}
+    waiting = set(names)
+    outcomes: dict[str, Event] = {}
+    patience: float | None = None
+    while waiting:
+        ended, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not ended:
+            break
+        outcomes |= {names[run]: run.result() for run in ended}
+        if any(event["event"] == "error" for event in outcomes.values()):
+            patience = _LAST_WORDS_S
+    return outcomes
 
 
 def lay_out(scenario: Scenario, work: Path) -> list[str]:
@@ -121,7 +169,8 @@ async def _run_party(name: str, scenario: Scenario, work: Path, on_event: OnEven
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
+        limit=_LONGEST_LINE,
+        env={**os.environ, "GRPC_VERBOSITY": os.environ.get("GRPC_VERBOSITY", "NONE")},
     )
     last: Event = {}
     try:
@@ -135,12 +184,15 @@ async def _run_party(name: str, scenario: Scenario, work: Path, on_event: OnEven
         status = await process.wait()
         if last.get("event") not in ("done", "error"):
             detail = errors.decode(errors="replace").strip().splitlines()
+            how = (
+                f"was ended by {signal.Signals(-status).name}"
+                if status < 0
+                else f"ended with status {status}"
+            )
             last = {
                 "event": "error",
-                "reason": "INTERNAL",
-                "message": f"its process ended with status {status}" + (f": {detail[-1]}" if detail else ""),
-                "next_step": EngineError.next_step,
-                "exit_status": EngineError.exit_status,
+                "reason": PartyDiedError.reason,
+                "message": f"its process {how}" + (f": {detail[-1]}" if detail else ""),
             }
             on_event(name, last)
     finally:
@@ -159,11 +211,15 @@ def _raise_failure(outcomes: dict[str, Event]) -> None:
     failed = {name: event for name, event in outcomes.items() if event["event"] == "error"}
     if not failed:
         return
-    name = min(failed, key=lambda each: failed[each]["reason"] in _CONSEQUENCES)
+    name = min(failed, key=lambda each: _distance(failed[each]["reason"]))
     event = failed[name]
     classes = {cls.reason: cls for cls in catalogue()}
-    cls = classes.get(event["reason"], PartyFailedError)
-    raise cls(f"party {name}: {event['message']}")
+    raise classes.get(event["reason"], EngineError)(f"party {name}: {event['message']}")
+
+
+def _distance(reason: str) -> int:
+    """Return how far a failure is from the root of the trouble: 0 for what follows from nothing else."""
+    return next((far for far, reasons in enumerate(_CONSEQUENCES, start=1) if reason in reasons), 0)
 
 
 def _collect(names: list[str], work: Path, outcomes: dict[str, Event]) -> Simulated:

@@ -128,6 +128,15 @@ def test_strict_prints_its_delta_and_exact_what_it_is_not(
     assert words in json.dumps(fields)
 
 
+def test_filters_are_shown(monkeypatch: pytest.MonkeyPatch, wide: dict) -> None:
+    wide["query"]["where"] = [
+        {"variable": "sex", "in": ["female", "unknown"], "between": None},
+        {"variable": "age", "in": None, "between": [0, 14]},
+    ]
+    lines = shown(wide, 80, monkeypatch).splitlines()
+    assert lines[1:3] == ["only sex female or unknown", "only age from 0 to 14"]
+
+
 def test_a_long_table_says_where_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.full(100, 1_000)
     fields = release([counts, counts, None]).releases[0].as_fields()
