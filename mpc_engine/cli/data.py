@@ -1,0 +1,74 @@
+"""`mpc-engine data …`: a silo's records. What these commands print is for this machine only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpc_engine.cli.terminal import err, out
+from mpc_engine.documents import load
+from mpc_engine.errors import DataError, DocumentError
+from mpc_engine.party.config import PartyConfig
+from mpc_engine.silo.mapping import load_mapping
+
+commands = typer.Typer(
+    help="Check and register a silo's records.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="This party's configuration.")]
+MappingOption = Annotated[
+    Path | None, typer.Option("--mapping", help="The mapping, without a configuration.")
+]
+
+
+@commands.command("check", short_help="Check every row; changes nothing.")
+def check(config: ConfigOption = None, mapping: MappingOption = None) -> None:
+    """Check every row against mapping and codebook, and say what does not fit."""
+    # Imported here, for the other commands need not load the table libraries.
+    from mpc_engine.silo.register import check as check_rows
+
+    document, codebook = load_mapping(_mapping(config, mapping))
+    with err.status("checking every row"):
+        report = check_rows(document, codebook)
+    out.print(report.render(), markup=False, soft_wrap=True)
+    if report.problems:
+        raise DataError(f"{len(report.problems)} kinds of value do not fit; the data cannot be registered")
+
+
+@commands.command("register", short_help="Check every row and freeze what releases count.")
+def register(
+    config: ConfigOption = None,
+    mapping: MappingOption = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for the snapshot, without a configuration.")
+    ] = None,
+) -> None:
+    """Check every row and, if all fit, freeze them as the snapshot that sessions count."""
+    from mpc_engine.silo.register import register as register_rows
+
+    if config is not None:
+        document = load(config, PartyConfig)
+        if document.data is None:
+            raise DocumentError(f"{config}: names no `data`; a helper registers none")
+        state = document.path(document.data)
+    if state is None:
+        raise DocumentError("say where the snapshot goes: --config, or --state together with --mapping")
+    source = _mapping(config, mapping)
+    with err.status("checking and registering every row"):
+        registered = register_rows(source, state)
+    out.print(f"registered as snapshot {registered.snapshot_id}", markup=False)
+
+
+def _mapping(config: Path | None, mapping: Path | None) -> Path:
+    if (config is None) == (mapping is None):
+        raise DocumentError("name either --config or --mapping")
+    if mapping is not None:
+        return mapping
+    if config is None:
+        raise DocumentError("name either --config or --mapping")
+    document = load(config, PartyConfig)
+    if document.mapping is None:
+        raise DocumentError(f"{config}: names no `mapping`; a helper has none")
+    return document.path(document.mapping)
