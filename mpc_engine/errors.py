@@ -35,7 +35,9 @@ class DataError(EngineError):
 
     reason = "DATA"
     exit_status = 3
-    next_step = "Complete the mapping as shown, then run `mpc-engine data check` again."
+    next_step = (
+        "Correct the mapping or the records, then run `mpc-engine data check` and `mpc-engine data register`."
+    )
 
 
 class PolicyError(EngineError):
@@ -87,6 +89,14 @@ class PeerAbortedError(PeerError):
 
     reason = "PEER_ABORTED"
     next_step = "See that party's own message; it says what to do there."
+
+
+class StoppedError(EngineError):
+    """This party was stopped by a signal. Connected peers were told."""
+
+    reason = "SHUTTING_DOWN"
+    exit_status = 130
+    next_step = "To make the release, start all parties again."
 
 
 # --- integrity ------------------------------------------------------------------------------------

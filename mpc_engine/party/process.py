@@ -13,20 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from mpc_engine.errors import EngineError
+from mpc_engine.errors import EngineError, StoppedError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PACKAGE = Path(__file__).parent.parent
 
 R = TypeVar("R")
-
-
-class StoppedError(EngineError):
-    """This party was stopped by a signal. Connected peers were told."""
-
-    reason = "SHUTTING_DOWN"
-    exit_status = 130
-    next_step = "To make the release, start all parties again."
 
 
 def harden() -> None:

@@ -29,6 +29,7 @@ from mpc_engine.errors import (
     PolicyError,
     ProtocolOrderError,
     PublicationError,
+    StoppedError,
 )
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.release.execute import Computed, Execution, Progress
@@ -127,12 +128,17 @@ class Session:
             if self._committed:
                 raise PublicationError(str(error)) from error
             raise
-        except asyncio.CancelledError:
-            await self.link.abort("SHUTTING_DOWN", f"{self._name(self.me)} was stopped")
+        except asyncio.CancelledError as stopped:
+            await self.link.abort(StoppedError.reason, f"{self._name(self.me)} was stopped")
+            if self._committed:
+                raise PublicationError("stopped after the parties had committed") from stopped
             raise
         except Exception as error:
             # The text of an unforeseen failure may quote data, so only its kind leaves this machine.
-            await self.link.abort("INTERNAL", f"{self._name(self.me)} failed: {type(error).__name__}")
+            what = f"failed: {type(error).__name__}"
+            await self.link.abort("INTERNAL", f"{self._name(self.me)} {what}")
+            if self._committed:
+                raise PublicationError(f"this party {what}") from error
             raise
 
     async def _run(self) -> Release:
@@ -229,7 +235,8 @@ class Session:
         if rule not in self.policy.rules:
             accepted = ", ".join(each.value for each in self.policy.rules)
             raise PolicyError(
-                f"the query asks for rule {rule.value}, but {name} accepts only: {accepted}. No count was shared"
+                f"the query asks for rule {rule.value}, but {name} accepts only {accepted}. "
+                "No count was shared"
             )
         if delta is not None and delta > self.policy.greatest_delta:
             raise PolicyError(

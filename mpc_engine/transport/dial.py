@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Dialler:
         self._address = address
         self._label = label
         self._refusals = 0
-        self.trouble = ""
+        self.trouble = f"has not answered at {address}"
         """Why the last attempt failed."""
 
     async def dial(self, check: Callable[[], None]) -> Dialled:
@@ -142,7 +143,8 @@ class Dialler:
         except TimeoutError:
             self.trouble = f"does not answer at {self._address}"
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not an address"
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number and number > 0 else "not an address"
             self.trouble = f"cannot be reached at {self._address}: {reason}"
         else:
             offered = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)

@@ -17,7 +17,14 @@ import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mpc_engine.errors import DeadlineError, DocumentError, EngineError, PeerAbortedError, PeerError
+from mpc_engine.errors import (
+    DeadlineError,
+    DocumentError,
+    EngineError,
+    PeerAbortedError,
+    PeerError,
+    StoppedError,
+)
 from mpc_engine.runtime.link import Buffer, Link, MessageKey
 from mpc_engine.runtime.mailbox import Mailbox
 from mpc_engine.runtime.traffic import TrafficStats
@@ -147,7 +154,7 @@ class GrpcLink(Link):
                 group.create_task(self._wait_for_all())
         except TimeoutError:
             missing = [
-                f"{channel.label} {diallers[n].trouble if n in diallers else 'has not dialled'}".strip()
+                f"{channel.label} {diallers[n].trouble if n in diallers else 'has not dialled'}"
                 for n, channel in self._channels.items()
                 if not channel.attached.is_set()
             ]
@@ -387,7 +394,7 @@ def _first_cause(error: BaseException) -> EngineError:
         if causes is not None:
             return _first_cause(causes.exceptions[0])
     if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
-        return EngineError("interrupted")
+        return StoppedError("this party was stopped")
     return EngineError("an unexpected error")
 
 

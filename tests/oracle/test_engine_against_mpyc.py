@@ -54,16 +54,16 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 def engine_release(counts: np.ndarray, parties: int) -> tuple[list[int | None], Proposal]:
     """Run the engine on counts of shape (silos, cells) and return its values, None where suppressed."""
     silos = len(counts)
-    members = tuple(
-        Member(f"p{i}", True, i <= silos, f"sha256:{i}", 1 << 24) for i in range(1, parties + 1)
-    )
+    members = tuple(Member(f"p{i}", True, i <= silos, f"sha256:{i}", 1 << 24) for i in range(1, parties + 1))
     grid = Grid((Axis("cell", tuple(map(str, range(CELLS)))),))
     proposal = Proposal(grid, {}, Fraction(1), "1", None, Rule.NOISY, 5, 1, members, {})
 
     async def everyone() -> list[Any]:
         network = MemoryNetwork(parties)
         sessions = [
-            Session(i, proposal, Policy("1", 5), network.link(i), "", counts[i - 1 : i] if i <= silos else None)
+            Session(
+                i, proposal, Policy("1", 5), network.link(i), "", counts[i - 1 : i] if i <= silos else None
+            )
             for i in range(1, parties + 1)
         ]
         return await asyncio.gather(*(session.run() for session in sessions))
