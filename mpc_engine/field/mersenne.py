@@ -12,6 +12,7 @@ anything below 2^64 in two steps to at most p + 8.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,19 @@ _SMALL = 3
 _LOW30, _LOW31 = _U((1 << 30) - 1), _U((1 << 31) - 1)
 
 
-def _pieces(size: int) -> Iterator[slice]:
+def pieces(size: int) -> Iterator[slice]:
+    """Yield slices of at most `PIECE` elements, in order; a multiple of 64 but for the last."""
     for start in range(0, size, PIECE):
         yield slice(start, min(start + PIECE, size))
+
+
+class _Batch(NamedTuple):
+    """Terms first..last−1 of a sum (the first of all terms is there already), then offset and folds."""
+
+    first: int
+    last: int
+    offset: int
+    folds: int
 
 
 class MersenneField:
@@ -141,7 +152,7 @@ class MersenneField:
         out = np.empty(shape, np.uint64)
         flat = out.reshape(-1)
         term, scratch = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint64)
-        for piece in _pieces(flat.size):
+        for piece in pieces(flat.size):
             total = flat[piece]
             one, two = term[: total.size], scratch[: total.size]
             for k, (x, y) in enumerate(rows):
@@ -161,33 +172,26 @@ class MersenneField:
         """Return constant + Σ c_k·v_k for public scalars c_k and vectors of equal shape."""
         out = np.empty(vectors[0].shape, np.uint64)
         flat = out.reshape(-1)
-        start = constant % self.p
         terms = [
             (self._signed(c), v.reshape(-1)) for c, v in zip(coefficients, vectors, strict=True) if c % self.p
         ]
-        if not terms:
-            out.fill(_U(start))
-            return out
+        batches = self._batches([c for c, _ in terms], constant % self.p)
         term, scratch = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint64)
-        for piece in _pieces(flat.size):
+        for piece in pieces(flat.size):
             total = flat[piece]
             one, two = term[: total.size], scratch[: total.size]
-            bound = start
-            for k, (c, v) in enumerate(terms):
-                target = one if k else total
-                size = self._scaled(c, v[piece], target, two)
-                if k and bound + size >= _ROOM:
+            total.fill(0) if not terms else self._scale(*terms[0], piece, total, two)
+            for batch in batches:
+                for c, v in terms[batch.first : batch.last]:
+                    if c in (1, -1):
+                        (np.add if c == 1 else np.subtract)(total, v[piece], out=total)
+                    else:
+                        self._scale(c, v, piece, one, two)
+                        np.add(total, one, out=total)
+                if batch.offset:
+                    np.add(total, _U(batch.offset), out=total)
+                for _ in range(batch.folds):
                     self._fold(total, two)
-                    self._fold(total, two)
-                    bound = start + self.p + 8  # two folds take anything below 2^64 to at most that
-                bound += size
-                if k:
-                    np.add(total, one, out=total)
-            if start:
-                np.add(total, _U(start), out=total)
-            self._fold(total, two)
-            if bound >= 16 * self.p:
-                self._fold(total, two)
         return out
 
     def _signed(self, c: int) -> int:
@@ -195,22 +199,37 @@ class MersenneField:
         c %= self.p
         return c - self.p if self.p - c <= _SMALL else c
 
-    def _scaled(self, c: int, v: Vector, out: Vector, scratch: Vector) -> int:
-        """Set out to a value congruent to c·v and return a bound on it."""
-        if c < 0:  # −c·v as c·(2p − v), which keeps small coefficients small
-            np.subtract(_U(2 * self.p), v, out=out)
-            if c < -1:
-                np.multiply(out, _U(-c), out=out)
-            return -c * 2 * self.p
+    def _batches(self, coefficients: Sequence[int], constant: int) -> list[_Batch]:
+        """Cut a sum of terms into runs that fit below 2^64, with the folds that follow each.
+
+        A negative term −c·v is computed modulo 2^64, and the run's offset of c·2p makes it c·(2p − v).
+        """
+        batches: list[_Batch] = []
+        first, bound, offset = 1, constant, constant
+        for k, c in enumerate(coefficients):
+            if c < 0:
+                size = -c * 2 * self.p
+            elif self.exponent <= 31 or c <= _SMALL:
+                size = c * self._loose
+            else:
+                size = self.p + 8  # the product is folded
+            if bound + size >= _ROOM:
+                batches.append(_Batch(first, k, offset, 2))
+                first, bound, offset = k, self.p + 8, 0  # two folds leave at most that
+            bound += size
+            offset += -c * 2 * self.p if c < 0 else 0
+        last = max(len(coefficients), 1)
+        return [*batches, _Batch(first, last, offset, 1 if bound < 16 * self.p else 2)]
+
+    def _scale(self, c: int, v: Vector, piece: slice, out: Vector, scratch: Vector) -> None:
+        """Set out to c·v modulo 2^64, or to a folded product where that would not fit."""
         if c == 1:
-            np.copyto(out, v)
+            np.copyto(out, v[piece])
         elif self.exponent <= 31 or c <= _SMALL:
-            np.multiply(v, _U(c), out=out)
+            np.multiply(v[piece], _U(c % _ROOM), out=out)
         else:
-            self._product(v, np.full_like(v, c), out, scratch)
+            self._product(v[piece], np.full_like(out, c), out, scratch)
             self._fold(out, scratch)
-            return self.p + 8
-        return c * self._loose
 
     def add(self, *vectors: Vector) -> Vector:
         """Return the sum of vectors of equal shape."""
@@ -218,7 +237,7 @@ class MersenneField:
         flat = out.reshape(-1)
         rows = [vector.reshape(-1) for vector in vectors]
         scratch = np.empty(PIECE, np.uint64)
-        for piece in _pieces(flat.size):
+        for piece in pieces(flat.size):
             total = flat[piece]
             two = scratch[: total.size]
             if len(rows) == 1:

@@ -13,7 +13,7 @@ from hashlib import sha256
 import numpy as np
 
 from mpc_engine.errors import IntegrityError
-from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.field.mersenne import COUNTS, pieces
 from mpc_engine.protocols.opening import cost_of_opening, open_masked, open_masked_product
 from mpc_engine.runtime.context import Context, gather
 from mpc_engine.runtime.cost import Cost
@@ -49,19 +49,21 @@ async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
     """
     field = COUNTS
     public = await public_coins(ctx.step("toss"))
-    squares = [field.multiply(shares.values, shares.values) for shares in dealt]
-    rows = [row for block in squares for row in block]
-    signs = [row for shares in dealt for row in shares.values]
-    squared = np.empty((1, REPETITIONS), np.uint64)
+    rows = [row for shares in dealt for row in shares.values]
+    squared = np.zeros((1, REPETITIONS), np.uint64)
     plain = random_elements(ctx.keys, ctx.computing, ctx.stream("mask"), field, (1, REPETITIONS))
     for repetition in range(REPETITIONS):
         by_row = [int(x) for x in public.elements(f"rows{repetition}", field, (len(rows),))]
         by_cell = public.elements(f"cells{repetition}", field, (ctx.cells,))
-        # Σ_row ρ_row·(σ² − 1) and Σ_row ρ_row·σ, then their sums over cells weighted by ρ_cell.
-        folded = field.combine(by_row, rows, constant=-sum(by_row))
-        squared[0, repetition] = field.total(field.multiply(folded, by_cell))
-        linear = field.total(field.multiply(field.combine(by_row, signs), by_cell))
-        plain[0, repetition] = (int(plain[0, repetition]) + linear) % field.p
+        for piece in pieces(ctx.cells):
+            # Σ_row ρ_row·(σ² − 1) and Σ_row ρ_row·σ, then their sums over cells weighted by ρ_cell.
+            signs = [row[piece] for row in rows]
+            squares = [field.multiply(sign, sign) for sign in signs]
+            folded = field.combine(by_row, squares, constant=-sum(by_row))
+            linear = field.combine(by_row, signs)
+            for sums, weighted in ((squared, folded), (plain, linear)):
+                total = field.total(field.multiply(weighted, by_cell[piece]))
+                sums[0, repetition] = (int(sums[0, repetition]) + total) % field.p
     opened, _ = await gather(
         open_masked_product(ctx.step("squares").sized(REPETITIONS), field, squared),
         open_masked(ctx.step("degree").sized(REPETITIONS), Shared(field, plain)),

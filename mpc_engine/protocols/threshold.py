@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 
 from mpc_engine.errors import DocumentError
-from mpc_engine.field.mersenne import COUNTS, Vector
+from mpc_engine.field.mersenne import COUNTS, Vector, pieces
 from mpc_engine.protocols.multiplication import cost_of_multiplication, reshare
 from mpc_engine.protocols.opening import zero_shared
 from mpc_engine.runtime.context import Context, gather
@@ -151,29 +151,34 @@ async def _powers(ctx: Context, y_root: Vector, how: Evaluation) -> dict[int, Ve
 
 async def _factors(ctx: Context, v: Shared, test: Range) -> list[Vector]:
     """Return shared factors whose product is zero exactly if v, shape (1, cells), is in the range."""
-    field, how = COUNTS, evaluation(test.pairs)
-    coefficients = _factor_coefficients(test.pairs)
+    how, coefficients = evaluation(test.pairs), _factor_coefficients(test.pairs)
     known = await _powers(ctx.step("powers"), v.affine(2, -test.centre).values[0], how)
+    local = np.empty((len(coefficients), ctx.cells), np.uint64)
+    for piece in pieces(ctx.cells):  # the powers of a piece stay in cache while all factors use them
+        near = {exponent: power[piece] for exponent, power in known.items()}
+        for row, factor in enumerate(coefficients):
+            local[row, piece] = _local_factor(near, factor, how)
+    if not how.giants:
+        return list(local)
+    return list((await reshare(ctx.step("factors"), COUNTS, local)).values)
+
+
+def _local_factor(known: dict[int, Vector], factor: Sequence[int], how: Evaluation) -> Vector:
+    """Return this party's share of Σ factor_e·y^e: of degree t without giants, else of degree 2t."""
     k = how.powers
 
     def linear(part: Sequence[int]) -> Vector:
         """Return Σ part_e·y^e for e = 0..k."""
-        return field.combine(part[1:], [known[e] for e in range(1, len(part))], constant=part[0])
+        if len(part) == 1:
+            return np.full(known[1].shape, part[0], np.uint64)
+        return COUNTS.combine(part[1:], [known[e] for e in range(1, len(part))], constant=part[0])
 
-    if not how.giants:
-        return [linear(factor) for factor in coefficients]
-    local = np.empty((len(coefficients), ctx.cells), np.uint64)
-    for row, factor in enumerate(coefficients):
-        # The factor as Σ_i y^(k·i)·a_i(y) with a_i of degree below k, the last one of degree up to k.
-        cuts = [factor[k * i : k * (i + 1)] for i in range(how.giants)] + [factor[k * how.giants :]]
-        used = [(i, cut) for i, cut in enumerate(cuts) if cut]
-        lows = [linear(cut) for i, cut in used if i == 0]
-        left = [known[k * i] for i, _ in used if i]
-        right = [
-            linear(cut) if len(cut) > 1 else np.full(ctx.cells, cut[0], np.uint64) for i, cut in used if i
-        ]
-        local[row] = field.add(*lows, field.inner(left, right)) if left else lows[0]
-    return list((await reshare(ctx.step("factors"), field, local)).values)
+    # The factor as Σ_i y^(k·i)·a_i(y) with a_i of degree below k, the last one of degree up to k.
+    cuts = [factor[k * i : k * (i + 1)] for i in range(how.giants)] + [factor[k * how.giants :]]
+    low, *high = [linear(cut) for cut in cuts if cut]
+    if not high:
+        return low
+    return COUNTS.add(low, COUNTS.inner([known[k * i] for i in range(1, len(high) + 1)], high))
 
 
 async def prepare_range_test(ctx: Context, tests: Sequence[tuple[Shared, Range]]) -> Vector:
