@@ -249,6 +249,8 @@ def release(
     seed: int | None = None,
     network: Mapping[str, Any] | None = None,
     differing: Mapping[int, Mapping[str, Any]] | None = None,
+    policies: Mapping[int, Policy] | None = None,
+    replaced_counts: Mapping[int, np.ndarray] | None = None,
     **terms: Any,
 ) -> Outcome:
     """Run a whole session.
@@ -257,6 +259,8 @@ def release(
         counts: every party's counts, shape (rows, cells) or (cells,); None at a helper.
         network: options of the `MemoryNetwork`.
         differing: what a party's proposal holds in place of the others', by party and field.
+        policies: of the parties that do not accept everything.
+        replaced_counts: what a party brings in place of its counts, as it is.
         terms: of the `proposal`.
     """
     held = [None if c is None else np.atleast_2d(np.asarray(c, np.int64)) for c in counts]
@@ -278,10 +282,10 @@ def release(
             Session(
                 i,
                 replace(asked, **(differing or {}).get(i, {})),
-                Policy("10", 1, rules=tuple(Rule)),
+                (policies or {}).get(i, Policy("10", 1, rules=tuple(Rule))),
                 net.link(i),
                 "" if mine is None else "ab",
-                mine,
+                (replaced_counts or {}).get(i, mine),
                 commit_point=keep(i),
             )
             for i, mine in enumerate(held, start=1)

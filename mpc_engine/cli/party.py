@@ -10,6 +10,7 @@ import typer
 
 from mpc_engine.cli.terminal import PartyProgress, out, show_release
 from mpc_engine.documents import load
+from mpc_engine.errors import PublicationError
 from mpc_engine.party.config import PartyConfig
 from mpc_engine.party.process import run_until_stopped
 from mpc_engine.party.service import Show, Usage, prepare, take_part
@@ -55,9 +56,13 @@ def run(
             lambda section, done, of: shown.progress(name, section.name, done, of),
         )
         release = run_until_stopped(take_part(prepare(config, query, show), show, Usage()))
-    if out_dir is not None:
-        write_release(release, out_dir)
     fields = release.as_fields()
+    if out_dir is not None:
+        try:
+            write_release(release, out_dir)
+        except PublicationError:
+            typer.echo(json.dumps(fields, ensure_ascii=False))  # what has been paid for is not lost
+            raise
     if as_json:
         typer.echo(json.dumps(fields, indent=1, ensure_ascii=False))
     else:

@@ -9,7 +9,7 @@ import typer
 
 from mpc_engine.cli.terminal import PartyProgress, show_release
 from mpc_engine.party.process import run_until_stopped
-from mpc_engine.release.files import check_writable, write_files
+from mpc_engine.release.files import check_writable, write_published
 from mpc_engine.scenario.document import load_scenario
 from mpc_engine.scenario.simulate import simulate
 
@@ -40,7 +40,7 @@ def simulate_scenario(
 
         result = run_until_stopped(simulate(study, on_event))
     if out is not None:
-        write_files(out, result.files)
+        write_published(out, result.files)
     if as_json:
         typer.echo(result.files["release.json"], nl=False)
     else:

@@ -16,15 +16,18 @@ from typing import Any, NoReturn, TypeVar
 from mpc_engine.errors import EngineError, StoppedError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_DUMPABLE = 4
 _PACKAGE = Path(__file__).parent.parent
 
 R = TypeVar("R")
 
 
 def harden() -> None:
-    """Forbid core dumps, which would hold shares and keys."""
+    """Forbid core dumps, which would hold records, shares and keys; other users' debuggers too, on Linux."""
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def keep_memory() -> None:

@@ -80,6 +80,8 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
 
     Raises DocumentError, TooFewPartiesError or DataError; nobody else learns of it.
     """
+    harden()
+    keep_memory()
     config, roster = load_config(config_path)
     query, codebook = read_query(config, query_path)
     members, endpoints = roster.read(config.path(config.roster).parent)
@@ -113,8 +115,6 @@ def _count(
 
 async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
     """Join the other parties for one release and return it. Raises EngineError; nothing is released then."""
-    harden()
-    keep_memory()
     config = ready.config
     identity = load_identity(config.path(config.identity))
     plan = ready.proposal.plan()

@@ -288,9 +288,7 @@ class Session:
             for number, data in zip(missing, next(iter(relays.values())).relayed, strict=True):
                 agrees[number] = Agree.decode(data)
                 self._compare(number, agrees[number])
-        plan = self.proposal.plan(
-            max(self.proposal.threshold, *(agree.least_threshold for agree in agrees.values()))
-        )
+        plan = self._plan(agrees)
         transcript = b"".join(sha256(agrees[number].encode()).digest() for number in everyone)
         named = b"mpc-engine/session/1\0" + transcript + bytes.fromhex(plan.digest)
         session_id = sha256(named).digest()[:SESSION_ID_BYTES]
@@ -324,6 +322,18 @@ class Session:
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
         self.link.bind_session(session_id)
         return session_id, SessionKeys(self.me, keys), agrees, plan
+
+    def _plan(self, agrees: Mapping[int, Agree]) -> Plan:
+        """Return the plan with the largest k that the query or any party asks for."""
+        strictest = max(agrees, key=lambda number: agrees[number].least_threshold)
+        threshold = max(self.proposal.threshold, agrees[strictest].least_threshold)
+        try:
+            return self.proposal.plan(threshold)
+        except DocumentError as error:
+            raise PolicyError(
+                f"{self._name(strictest)} accepts no k below {threshold}, and with that {error}. "
+                "No count was shared"
+            ) from None
 
     async def _commit(self, computed: Computed, plan: Plan) -> bytes:
         """Tell every peer that this party committed, wait for all, and compare what was opened so far."""

@@ -7,16 +7,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mpc_engine.errors import DocumentError
+from mpc_engine.errors import DocumentError, PublicationError
 from mpc_engine.release.table import Release
 
 
 def write_release(release: Release, directory: Path) -> list[Path]:
     """Write release.json, table.csv and openings.json into a directory and return their paths.
 
-    Each file appears complete or not at all. Raises DocumentError when the directory cannot be written.
+    Each file appears complete or not at all. Raises PublicationError when they cannot be written: the
+    release exists all the same.
     """
-    return write_files(
+    return write_published(
         directory,
         {
             "release.json": json.dumps(release.as_fields(), indent=1, ensure_ascii=False) + "\n",
@@ -24,6 +25,14 @@ def write_release(release: Release, directory: Path) -> list[Path]:
             "openings.json": json.dumps(release.openings(), indent=1, ensure_ascii=False) + "\n",
         },
     )
+
+
+def write_published(directory: Path, contents: Mapping[str, str]) -> list[Path]:
+    """Write the files of a release that has been published; see `write_release`."""
+    try:
+        return write_files(directory, contents)
+    except DocumentError as error:
+        raise PublicationError(f"the release was made, but {error}") from error
 
 
 def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:

@@ -117,19 +117,26 @@ def promise(plan: Plan) -> list[str]:
         "noise, however small that count is.",
         guarantee.statement() + ".",
     ]
+    k, cap = guarantee.threshold, guarantee.cap
     if guarantee.rule is Rule.NOISY:
+        counted = "value" if cap == 1 else "number of records"
         lines.append(
-            f"A cell is shown if its noisy value is at least {guarantee.threshold}: a true count below "
-            f"{guarantee.threshold} can appear, never with certainty."
+            f"A cell is shown if its noisy {counted} is at least {k}: a true count below {k} can appear, "
+            "never with certainty."
         )
+        if cap > 1:
+            lines.append(
+                f"One patient may have up to {cap} records in a cell, so {-(-k // cap)} patients can have "
+                f"{k} records."
+            )
     elif guarantee.rule is Rule.STRICT:
         lines.append(
-            f"A cell is shown only if it holds at least {guarantee.threshold} patients and its noisy value "
-            f"is at least {guarantee.least_shown}."
+            f"A cell is shown only if it holds at least {k} patients, counted at each silo, and its noisy "
+            f"value is at least {guarantee.least_shown}."
         )
     else:
         lines.append(
-            f"A cell is shown exactly if it holds at least {guarantee.threshold} patients, so which cells "
-            "are shown follows the data exactly and can tell about single patients."
+            f"A cell is shown exactly if it holds at least {k} patients, counted at each silo (but for a "
+            "chance of 2^-31 that it is not), so which cells are shown can tell about single patients."
         )
     return lines

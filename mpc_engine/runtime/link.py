@@ -77,9 +77,10 @@ class Link(Protocol):
 
         A party says goodbye when it holds the result and found nothing wrong with it; input-only parties,
         who do not hear each other, get the computing parties' goodbye only after everyone else's. So
-        no party ends well when another found a fault. Raises PeerAbortedError when a peer ended the
-        session instead, PeerError when one was lost, DeadlineError at the round's deadline; the others
-        are told.
+        no party ends well when another found a fault before its goodbye. (What befalls a party after
+        its goodbye, others may not learn: no protocol can close that gap.) Raises PeerAbortedError
+        when a peer ended the session instead, PeerError when one was lost, DeadlineError at the round's
+        deadline; the others are told.
         """
 
     async def close(self) -> None:
