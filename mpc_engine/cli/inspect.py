@@ -69,8 +69,11 @@ def plan(
 
 def _show_plan(made: Plan) -> None:
     guarantee = made.guarantee
-    axes = " × ".join(f"{axis.variable} ({len(axis.categories)})" for axis in made.grid.axes) or "one cell"
-    out.print(Text(f"{made.grid.cells:,} cells: {axes}", style="bold"))
+    cells = made.grid.cells
+    axes = (
+        " × ".join(f"{axis.variable} ({len(axis.categories)})" for axis in made.grid.axes) or "no variables"
+    )
+    out.print(Text(f"{cells:,} cell{'' if cells == 1 else 's'}: {axes}", style="bold"))
     table = _table("What will be opened")
     for head in ("when", "what", "values"):
         table.add_column(head, justify="right" if head == "values" else "left")
@@ -88,7 +91,8 @@ def _show_plan(made: Plan) -> None:
         f"{made.rounds_online} of the rounds follow the sharing of counts; four control rounds come on top."
     )
     chances = _table("Chance in % that a cell is shown, by its true count")
-    counts = range(11)
+    middle = guarantee.least_shown or guarantee.threshold
+    counts = range(max(0, middle - 5), middle + 6)
     for count in counts:
         chances.add_column(str(count), justify="right")
     shown = [publication_probability(made.table, guarantee, count) for count in counts]

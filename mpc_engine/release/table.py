@@ -106,6 +106,7 @@ def promise(plan: Plan) -> list[str]:
     n = plan.computing
     t = (n - 1) // 2
     guarantee = plan.guarantee
+    statement = guarantee.statement()
     single = "no single computing party learns" if t == 1 else f"no {t} computing parties together learn"
     lines = [
         f"With {n} computing parties, {single} more than this release and their own data imply; any {t + 1} "
@@ -115,7 +116,7 @@ def promise(plan: Plan) -> list[str]:
         "a party that deviates on purpose, and nothing can detect records that a silo made up.",
         "A silo that subtracts its own counts from a published cell holds the others' count plus the joint "
         "noise, however small that count is.",
-        guarantee.statement() + ".",
+        f"{statement[0].upper()}{statement[1:]}.",
     ]
     k, cap = guarantee.threshold, guarantee.cap
     if guarantee.rule is Rule.NOISY:

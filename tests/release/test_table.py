@@ -53,7 +53,7 @@ def test_the_promise_names_the_rule_and_its_limits(rule: Rule, cap: int) -> None
     words = " ".join(promise(plan(rule, cap)))
     assert "any 2 together could learn everything" in words
     assert "not security against a party that deviates on purpose" in words
-    assert f"rule {rule.value}" in words
+    assert f"Rule {rule.value}" in words
     assert (NOT_PRIVATE in words) == (rule is Rule.EXACT)
     # With a cap of 3, two patients can have the five records that the noisy rule asks for.
     assert ("2 patients can have 5 records" in words) == (rule is Rule.NOISY and cap == 3)
