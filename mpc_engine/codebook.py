@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from mpc_engine.documents import (
+    AfterValidator,
     BeforeValidator,
     Document,
     Field,
@@ -32,8 +33,18 @@ NAME: Final = r"^[a-z][a-z0-9_]*$"
 MAX_VALUE: Final = 1_000_000_000
 """Largest size of an integer variable's bounds."""
 
+RESERVED: Final = ("value", "flag")
+"""Names that no variable may have: a release's table has columns of these names."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must not hold control characters or other characters that cannot be seen")
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
-Label = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$", max_length=120)]
+Label = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$", max_length=120), AfterValidator(_printable)]
 Bound = Annotated[int, Field(ge=-MAX_VALUE, le=MAX_VALUE)]
 Missing = Literal["unknown", "refuse"]
 
@@ -98,7 +109,7 @@ class IntegerVariable(_Mapped):
     """A whole number from ``lower`` to ``upper``, both allowed, in ``unit``."""
 
     kind: Literal["integer"]
-    unit: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    unit: Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
     lower: Bound
     upper: Bound
 
@@ -145,10 +156,19 @@ Variable = Annotated[CategoryVariable | IntegerVariable | BandVariable, Field(di
 class Codebook(Document):
     """All variables of a study, by name."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=120)]
-    version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=120), AfterValidator(_printable)]
+    version: Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
     description: str = ""
     variables: Annotated[dict[Name, Variable], Field(min_length=1, max_length=500)]
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Codebook:
+        for name in RESERVED:
+            if name in self.variables:
+                raise broken(
+                    f"variables.{name}", "is the name of a column of every release; choose another name"
+                )
+        return self
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Codebook:
@@ -203,6 +223,15 @@ class Codebook(Document):
             known = variable.labels
         unknown = self.unknown(name)
         return known if unknown is None else (*known, unknown)
+
+    def size(self, name: str) -> int:
+        """Return the number of the variable's categories without making their labels."""
+        variable = self.variables[name]
+        if isinstance(variable, IntegerVariable):
+            known = variable.upper - variable.lower + 1
+        else:
+            known = len(variable.known if isinstance(variable, CategoryVariable) else variable.labels)
+        return known + (self.unknown(name) is not None)
 
     def digest(self) -> str:
         """Return the SHA-256 of the codebook's content, in hexadecimal, whatever its file looks like."""

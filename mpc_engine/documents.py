@@ -54,6 +54,8 @@ MAX_BYTES: Final = 1 << 20
 """Largest document that is read, in bytes."""
 MAX_DEPTH: Final = 16
 """Deepest nesting of tables and lists that is read."""
+MAX_POINTS: Final = 200
+"""Most points in one line of TOML. Reading a dotted key takes time quadratic in its parts."""
 MAX_PROBLEMS: Final = 10
 """Most problems that one message lists."""
 
@@ -92,7 +94,9 @@ class Document(BaseModel):
             accepted = known | set(cls.model_fields)
             unknown = [str(key) for key in data if key not in accepted]
             if unknown:
-                raise broken(unknown[0], f"is not a key known here; known keys: {', '.join(sorted(known))}")
+                raise broken(
+                    _quoted(unknown[0]), f"is not a key known here; known keys: {', '.join(sorted(known))}"
+                )
         return data
 
 
@@ -151,7 +155,7 @@ def parse(data: Mapping[str, Any], model: type[M], origin: str = "") -> M:
     ``origin`` names the document in messages. Raises :class:`DocumentError` if a rule is broken.
     """
     origin = origin or model.__name__.lower()
-    _check_depth(data, origin)
+    _check_shape(data, origin)
     try:
         document = model.model_validate(_immutable(data))
     except ValidationError as error:
@@ -167,7 +171,7 @@ def digest(fields: Mapping[str, object]) -> str:
     Fields hold text, integers below 2^53 in size, booleans, null, lists and tables; decimals go in as
     text, because two machines may print a float differently. Raises :class:`DocumentError` otherwise.
     """
-    _check_depth(fields, "digest")
+    _check_shape(fields, "digest")
     _refuse_floats(fields)
     try:
         canonical = rfc8785.dumps(fields)  # type: ignore[arg-type]
@@ -200,10 +204,16 @@ def _text(path: Path) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_POINTS:
+            raise DocumentError(f"{path}: line {number} has more than {MAX_POINTS} points")
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DocumentError(f"{path}: not valid TOML: {error}") from None
+    except ValueError:  # the only other one: Python reads no integer of thousands of digits
+        raise DocumentError(f"{path}: holds a number with too many digits") from None
     except RecursionError:
         raise DocumentError(f"{path}: is nested too deeply") from None
 
@@ -223,6 +233,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DocumentError(
             f"{path}: not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})"
         ) from None
+    except ValueError:  # as above
+        raise DocumentError(f"{path}: holds a number with too many digits") from None
     except RecursionError:
         raise DocumentError(f"{path}: is nested too deeply") from None
     if not isinstance(data, dict):
@@ -230,15 +242,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check_depth(value: object, origin: str, depth: int = 0) -> None:
+def _check_shape(value: object, origin: str, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise DocumentError(f"{origin}: is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, Mapping):
-        for item in value.values():
-            _check_depth(item, origin, depth + 1)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which only JSON's escapes can write
+            raise DocumentError(f"{origin}: holds text that is not Unicode: {value[:80]!a}") from None
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_shape(key, origin, depth)
+            _check_shape(item, origin, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check_depth(item, origin, depth + 1)
+            _check_shape(item, origin, depth + 1)
 
 
 def _refuse_floats(value: object) -> None:

@@ -2,8 +2,8 @@
 
 All source values arrive as text. A coded value is a 64-bit integer: a category's position, or the integer
 itself; null is unknown. Beside each value stands its state, so that one pass finds every fault.
-Arithmetic is exact: numbers are read as decimals with six places (further ones are rounded) and converted
-in integers.
+Arithmetic is exact: numbers are read as decimals with six places and converted in integers. Further places
+are cut off downwards, never rounded; a number that has them is not whole.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import ibis
 import ibis.expr.datatypes as dt
+import pyarrow.compute as pc
 
 from mpc_engine.codebook import CategoryVariable, IntegerVariable
-from mpc_engine.silo.mapping import DateColumn, Interval, VariableMapping, conversion
+from mpc_engine.silo.mapping import DateColumn, Interval, VariableMapping, conversion, date_pattern
 
 OK: Final = 0
 MISSING: Final = 1
@@ -35,6 +36,15 @@ def _declare_strptime(text: str, form: str) -> dt.timestamp:
 
 
 _try_strptime = ibis.udf.scalar.builtin(_declare_strptime, name="try_strptime")
+
+
+def _normalise(texts: dt.string) -> dt.string:
+    """Return a batch of texts in Unicode's compatible form, with plain spaces and nothing invisible."""
+    visible = pc.utf8_normalize(pc.replace_substring_regex(texts, r"\p{Cf}+", ""), "NFKC")
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(visible, r"[\s\p{Z}\p{Cc}]+", " "))
+
+
+_normalised = ibis.udf.scalar.pyarrow(_normalise, name="normalised_text")
 
 
 @dataclass(frozen=True)
@@ -75,9 +85,10 @@ def code(
         state = ibis.cases((absent, MISSING), (value.isnull(), UNKNOWN_CODE), else_=OK)
         value = value.nullif(-1)
     else:
-        outside = (value < variable.lower) | (value > variable.upper)
+        # In this order a value within bounds, which most are, is worked out once.
+        within = value.between(variable.lower, variable.upper)
         state = ibis.cases(
-            (absent, MISSING), (value.isnull(), UNKNOWN_CODE), (outside, OUT_OF_BOUNDS), else_=OK
+            (absent, MISSING), (within, OK), (value.isnull(), UNKNOWN_CODE), else_=OUT_OF_BOUNDS
         )
     if variable.missing_is_unknown:
         state = ibis.ifelse(absent, OK, state)
@@ -89,22 +100,45 @@ def text(table: Any, column: str) -> Any:
     return table[column].fill_null("").strip()
 
 
+def identifier(table: Any, column: str) -> Any:
+    """Return the patient's id in ``column`` in the form in which ids are compared; null becomes empty.
+
+    Full-width and composed characters are as their plain forms, any white space is one space, and outer
+    white space and invisible characters do not count. Case and leading zeros do.
+    """
+    return _normalised(table[column].fill_null(""))
+
+
+def alike(identifiers: Any) -> Any:
+    """Return what ids have in common that differ only in case, leading zeros or a trailing ``.0``."""
+    whole = identifiers.lower().re_replace(r"^([0-9]+)[.]0+$", r"\1")
+    return whole.re_replace(r"^0+([0-9])", r"\1")
+
+
 def number(raw: Any, factor: Fraction = Fraction(1), rounding: str = "exact", *, comma: bool = False) -> Any:
     """Return the whole number that ``raw`` times ``factor`` comes to; null if it is none.
 
     ``nearest`` rounds halves up, ``down`` towards minus infinity, ``exact`` accepts whole results only.
     """
-    if comma:
-        raw = raw.replace(",", ".")
+    # A point beside decimal commas parts thousands: such text is no number, rather than a small one.
+    point = "," if comma else "[.]"
     # Nine digits before the point: with six places and the factors there are, 64 bits always suffice.
-    plain = raw.re_search(r"^[+-]?[0-9]{1,9}(\.[0-9]*)?$")
-    decimal = ibis.ifelse(plain, raw, ibis.null("string")).try_cast("decimal(18, 6)")
-    scaled = (decimal.cast("decimal(38, 6)") * _MICRO).cast("int64")
+    whole = "[+-]?[0-9]{1,9}"
+    form = f"^(?:({whole}(?:{point}[0-9]{{0,5}})?)|({whole}{point}[0-9]{{6}})[0-9]*)$"
+    further = f"{point}[0-9]{{6}}[0-9]*[1-9]"
+    plain = raw.re_extract(form, 1) + raw.re_extract(form, 2)
+    decimal = plain.replace(",", ".").try_cast("decimal(18, 6)").cast("decimal(38, 6)")
+    # Cutting off was towards zero: below zero one millionth more makes it downwards, as the rest is done.
+    scaled = (decimal * _MICRO).cast("int64") - raw.re_search(f"^-.*{further}").cast("int64")
     above, below = scaled * factor.numerator, factor.denominator * _MICRO
     if rounding == "nearest":
         return _floor(2 * above + below, 2 * below)
     floor = _floor(above, below)
-    return floor if rounding == "down" else (above % below == 0).ifelse(floor, _int(None))
+    return (
+        floor
+        if rounding == "down"
+        else ((above % below == 0) & ~raw.re_search(further)).ifelse(floor, _int(None))
+    )
 
 
 def parse_date(raw: Any, source: DateColumn) -> tuple[Any, Any]:
@@ -116,8 +150,15 @@ def parse_date(raw: Any, source: DateColumn) -> tuple[Any, Any]:
         found = (ibis.literal(source.days_since, type="date") + near.as_interval("D")).cast("date")
     else:
         forms = source.formats or ("%Y-%m-%d",)
-        found = ibis.coalesce(*(_try_strptime(raw, form).cast("date") for form in forms))
+        found = ibis.coalesce(*(_parse(raw, form) for form in forms))
     return _is_missing(raw, source.missing), found
+
+
+def _parse(raw: Any, form: str) -> Any:
+    # DuckDB by itself takes "70" for the year 70 and "2010123" for a date of eight digits.
+    return _try_strptime(ibis.ifelse(raw.re_search(date_pattern(form)), raw, ibis.null("string")), form).cast(
+        "date"
+    )
 
 
 def _between_dates(table: Any, dates: Interval, unit: str) -> tuple[str, Any, Any, Any]:

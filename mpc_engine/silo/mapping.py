@@ -8,6 +8,10 @@ and empty text is always a missing value. What a variable's table may hold:
 * integer: ``column`` with ``unit`` and ``rounding``, or ``from_dates`` (completed units from ``start`` to
   ``end``, for example from birth to diagnosis), or ``year_of`` (calendar year of a date);
 * either: ``missing`` (further source texts that mean missing), or ``not_collected = true``.
+
+Ids of patients are compared after Unicode's compatibility normalisation (NFKC), with invisible characters
+dropped, outer white space cut off and any other white space taken as one space. Case, leading zeros and a
+trailing ``.0`` tell ids apart; the check warns of ids that differ in nothing else.
 """
 
 from __future__ import annotations
@@ -34,9 +38,14 @@ from mpc_engine.documents import (
 DAYS_PER_YEAR: Final = Fraction(1461, 4)
 """Length of a year, where days become months or years; a month is its twelfth part."""
 _UNIT_DAYS: Final = {"days": Fraction(1), "months": DAYS_PER_YEAR / 12, "years": DAYS_PER_YEAR}
-_FORMAT: Final = re.compile(r"^(%[Ymdbj]|[-/. ])+$")
+_FORMAT: Final = re.compile(r"(%[Ymdbj]|[-/. ])+")
+_DIGITS: Final = re.compile(r"(?:%[Ymdj])+")
+_WIDTHS: Final = {"Y": 4, "m": 2, "d": 2, "j": 3}
 
-Column = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+# Names in spreadsheets do have line breaks; other control characters are kept for the engine's own columns.
+Column = Annotated[
+    str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x08\x0B\x0C\x0E-\x1F]*$")
+]
 Codes = Annotated[dict[str, Label], Field(min_length=1, max_length=5_000)]
 Texts = Annotated[tuple[str, ...], Field(max_length=1_000)]
 
@@ -83,19 +92,17 @@ class DateColumn(Document):
     def _formats_are_clear(self) -> DateColumn:
         if self.formats is not None and self.days_since is not None:
             raise broken("days_since", "and `formats` exclude each other")
-        shapes: dict[str, str] = {}
         for index, text in enumerate(self.formats or ()):
             day = ("%d" in text and ("%m" in text or "%b" in text)) or "%j" in text
-            if not _FORMAT.match(text) or "%Y" not in text or not day:
+            if not _FORMAT.fullmatch(text) or "%Y" not in text or not day:
                 raise broken(
                     f"formats[{index}]",
                     "must name %Y with %m (or %b) and %d, or with %j, parted by - / . or spaces; "
                     'for example "%d/%m/%Y"',
                 )
-            shape = text.replace("%d", "#").replace("%m", "#").replace("%j", "#")
-            if shape in shapes:
-                raise broken(f"formats[{index}]", f"cannot be told from {shapes[shape]!r}; keep one of them")
-            shapes[shape] = text
+            for other in (self.formats or ())[:index]:
+                if _may_be_confused(text, other):
+                    raise broken(f"formats[{index}]", f"cannot be told from {other!r}; keep one of them")
         return self
 
 
@@ -216,6 +223,30 @@ def load_mapping(path: str | Path) -> tuple[Mapping, Codebook]:
     codebook = load(Path(path).parent / mapping.codebook, Codebook)
     mapping.serve(codebook)
     return mapping, codebook
+
+
+def date_pattern(form: str) -> str:
+    """Return the regular expression of the dates in a format of :class:`DateColumn`.
+
+    A year has four digits. Where numbers follow each other without anything between them all are written
+    out; elsewhere days and months may lack their zeros.
+    """
+    letters = form.replace(".", "[.]").replace("%b", "[A-Za-z]{3}")
+    return f"^{_DIGITS.sub(lambda found: '[0-9]{{{},{}}}'.format(*_widths(found[0])), letters)}$"
+
+
+def _widths(directives: str) -> tuple[int, int]:
+    """Return the fewest and most digits of directives that follow each other, such as ``%Y%m``."""
+    most = sum(_WIDTHS[letter] for letter in directives[1::2])
+    return (most if directives == "%Y" or len(directives) > 2 else 1), most
+
+
+def _may_be_confused(one: str, other: str) -> bool:
+    """Return whether some text has both formats: the same marks, and numbers of the same width."""
+    pairs = zip(_DIGITS.findall(one), _DIGITS.findall(other), strict=False)
+    widths = [(_widths(left), _widths(right)) for left, right in pairs]
+    overlap = all(left[0] <= right[1] and right[0] <= left[1] for left, right in widths)
+    return overlap and _DIGITS.split(one) == _DIGITS.split(other)
 
 
 def conversion(unit: str | None, wanted: str) -> Fraction | None:

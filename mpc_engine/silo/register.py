@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -20,10 +19,11 @@ import ibis
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import Document, Field, load_json, parse
 from mpc_engine.errors import DataError, DocumentError
-from mpc_engine.silo.coding import Coded, code, epoch_days, number, parse_date, text
+from mpc_engine.silo.coding import Coded, code, epoch_days, identifier, number, parse_date, text
 from mpc_engine.silo.mapping import Mapping, load_mapping
 from mpc_engine.silo.report import Report, find_problems
-from mpc_engine.silo.source import ROW, identity, opened
+from mpc_engine.silo.source import ROW, identity, opened, store
+from mpc_engine.silo.store import create, draft, writing
 
 PATIENT: Final = "_patient"
 """Column of the snapshot: a number for each patient. No variable's name starts with an underscore."""
@@ -87,25 +87,21 @@ def register(mapping_path: str | Path, state_dir: str | Path) -> Registration:
     """Check all rows, freeze the coded ones in ``state_dir`` and return the new registration.
 
     A registration made there before is replaced once the new one is complete. Raises
-    :class:`~mpc_engine.errors.DataError` with the rendered report if any row does not fit, and what
-    :func:`check` raises.
+    :class:`~mpc_engine.errors.DataError` with the rendered report if any row does not fit, if the folder
+    cannot be written or another registration into it is under way, and what :func:`check` raises.
     """
     path, state = Path(mapping_path), Path(state_dir)
     mapping, codebook = load_mapping(path)
-    before = identity(mapping, path.parent)
     snapshot_id = os.urandom(16).hex()
     name = f"snapshot-{snapshot_id}.parquet"
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    snapshot = state / name
-    try:
+    with draft(state) as folder:
+        before = identity(mapping, path.parent)
         with opened(mapping, path.parent) as table:
             rows = _code(table, mapping, codebook)
             report = _report(rows, mapping, codebook)
             if report.problems:
                 raise DataError(report.render())
-            _private(snapshot)
-            frozen = _frozen(rows, mapping)
-            frozen.to_parquet(str(snapshot))
+            store(table.get_backend(), _frozen(rows, mapping), folder / name)
         if identity(mapping, path.parent) != before:
             raise DataError(
                 f"{mapping.source.file}: was changed while it was being registered; register again"
@@ -119,20 +115,20 @@ def register(mapping_path: str | Path, state_dir: str | Path) -> Registration:
                 "mapping_digest": mapping.digest(),
                 "source": before,
                 "snapshot": name,
-                "snapshot_sha256": _sha256(snapshot),
+                "snapshot_sha256": _sha256(folder / name),
                 "rows": report.rows,
                 "max_records_per_patient": report.max_records_per_patient,
             },
             Registration,
         )
-        _replace(state, registration)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            snapshot.unlink()
-        raise
-    for old in state.glob("snapshot-*.parquet"):
-        if old.name != name:
-            old.unlink()
+        with writing(state):
+            with create(folder / _FILE) as file:
+                file.write((registration.model_dump_json(indent=2) + "\n").encode())
+            (folder / name).replace(state / name)
+            (folder / _FILE).replace(state / _FILE)
+            for old in state.glob("snapshot-*.parquet"):
+                if old.name != name:
+                    old.unlink()
     return parse(registration.model_dump(mode="json"), Registration, str(state / _FILE))
 
 
@@ -174,7 +170,7 @@ def _code(table: Any, mapping: Mapping, codebook: Codebook) -> _Rows:
     coded = tuple(
         code(table, name, mapping.variables[name], variable) for name, variable in codebook.mapped.items()
     )
-    patient = table[ROW].cast("string") if mapping.patient is None else text(table, mapping.patient)
+    patient = table[ROW].cast("string") if mapping.patient is None else identifier(table, mapping.patient)
     order: tuple[Any, ...] = (table[ROW],)
     if mapping.order_by is not None:
         raw = text(table, mapping.order_by.column)
@@ -192,36 +188,23 @@ def _report(rows: _Rows, mapping: Mapping, codebook: Codebook) -> Report:
 
 def _frozen(rows: _Rows, mapping: Mapping) -> Any:
     """Return the coded rows to be stored, ranked within each patient."""
-    values = {coded.variable: coded.value.cast("int64") for coded in rows.coded}
+    values = [coded.value.cast("int64").name(coded.variable) for coded in rows.coded]
     if mapping.one_row_per_patient:
+        number_of_row = rows.table[ROW].cast("int64")
         return rows.table.select(
-            **{PATIENT: rows.table[ROW].cast("int64"), RANK: ibis.literal(0, type="int64")}, **values
+            number_of_row.name(PATIENT), ibis.literal(0, type="int64").name(RANK), *values
         )
-    keys = {f"_order_{index}": key for index, key in enumerate(rows.order)}
-    keyed = rows.table.select(_id=rows.patient, **keys, **values)
-    within = ibis.window(group_by=keyed["_id"], order_by=[keyed[name] for name in keys])
+    # A variable's name starts with a letter, hence those of these columns are free.
+    keys = [key.name(f"_order_{index}") for index, key in enumerate(rows.order)]
+    keyed = rows.table.select(rows.patient.name("_id"), *keys, *values)
+    within = ibis.window(group_by=keyed["_id"], order_by=[keyed[key.get_name()] for key in keys])
     return keyed.select(
-        **{
-            PATIENT: ibis.dense_rank().over(order_by=keyed["_id"]).cast("int64"),
-            RANK: ibis.row_number().over(within).cast("int64"),
-        },
-        **{name: keyed[name] for name in values},
+        ibis.dense_rank().over(order_by=keyed["_id"]).cast("int64").name(PATIENT),
+        ibis.row_number().over(within).cast("int64").name(RANK),
+        *(keyed[value.get_name()] for value in values),
     )
 
 
-def _private(path: Path) -> None:
-    """Create ``path`` so that only its owner may read what is then written into it."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-
-
-def _replace(state: Path, registration: Registration) -> None:
-    draft = state / f".{_FILE}.{registration.snapshot_id}"
-    _private(draft)
-    draft.write_text(registration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(state / _FILE)
-
-
 def _sha256(path: Path) -> str:
-    path.chmod(0o600)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

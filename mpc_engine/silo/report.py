@@ -13,11 +13,13 @@ from typing import Any, Final
 import ibis
 
 from mpc_engine.codebook import CategoryVariable, Codebook
-from mpc_engine.silo.coding import MISSING, OUT_OF_BOUNDS, UNKNOWN_CODE, Coded
+from mpc_engine.silo.coding import MISSING, OUT_OF_BOUNDS, UNKNOWN_CODE, Coded, alike
 from mpc_engine.silo.mapping import Mapping
 
 MAX_CODES: Final = 25
 """Most different codes that are listed for one variable and fault."""
+NO_IDS: Final = ("0", "-", ".", "?", "na", "n/a", "nan", "nil", "none", "null", "missing", "unk", "unknown")
+"""What registries write, in any case, where they have no patient's id."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of checking every row."""
+    """The outcome of checking every row. Only ``problems`` keep the data from being registered."""
 
     mapping: str
     rows: int
     max_records_per_patient: int
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
 
     def render(self) -> str:
         """Return the report as readable text."""
-        if not self.problems:
-            return f"{self.mapping}: {self.rows} rows checked, every one fits the codebook"
-        found = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        head = f"{self.mapping}: {self.rows} rows checked, {found}; the data cannot be registered yet"
-        return "\n".join(
-            [head, *(f"  {line}" for problem in self.problems for line in problem.render().split("\n"))]
-        )
+        outcome = "every one fits the codebook"
+        if self.problems:
+            found = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+            outcome = f"{found}; the data cannot be registered yet"
+        lines = [line for problem in self.problems for line in problem.render().split("\n")]
+        lines.append(f"most records of one patient: {self.max_records_per_patient}")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        head = f"{self.mapping}: {self.rows} rows checked, {outcome}"
+        return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
 def find_problems(
@@ -67,37 +72,32 @@ def find_problems(
 ) -> Report:
     """Return the report on ``table``: one streaming pass for all, then one for each fault."""
     faults = (MISSING, UNKNOWN_CODE, OUT_OF_BOUNDS)
+    # Selected first, for the state of a constant is no column before.
+    states = table.select(patient.name("id"), *(one.state.name(f"{i}") for i, one in enumerate(coded)))
     tallies = {
-        f"{index}_{fault}": (one.state == fault).sum() for index, one in enumerate(coded) for fault in faults
+        f"{index}_{fault}": (states[f"{index}"] == fault).sum()
+        for index in range(len(coded))
+        for fault in faults
     }
     found = (
-        table.aggregate(rows=table.count(), nameless=(patient == "").sum(), **tallies)
+        states.aggregate(rows=states.count(), nameless=(states["id"] == "").sum(), **tallies)
         .to_pyarrow()
         .to_pylist()[0]
     )
     rows = int(found["rows"])
-    most, repeated = _records_per_patient(table, patient, mapping)
+    ids = _Ids() if mapping.patient is None else _ids(states)
     problems: list[Problem] = []
+
+    def add(code: str, rows: int, words: str) -> None:
+        problems.append(Problem("patient", str(mapping.patient), code, rows, words))
+
     if found["nameless"]:
-        problems.append(
-            Problem(
-                "patient",
-                str(mapping.patient),
-                "",
-                found["nameless"],
-                "has no value, so the rows belong to nobody",
-            )
-        )
-    if repeated:
-        problems.append(
-            Problem(
-                "patient",
-                str(mapping.patient),
-                "",
-                repeated,
-                "has patients with more than one row, yet `one_row_per_patient` is stated",
-            )
-        )
+        add("", int(found["nameless"]), "has no value, so the rows belong to nobody")
+    for placeholder, shared in ids.placeholders:
+        add(placeholder, shared, "is no patient's id, yet several rows have it; they would be one patient")
+    if ids.repeated and mapping.one_row_per_patient:
+        words = "has patients with more than one row, yet `one_row_per_patient` is stated"
+        add("", ids.repeated, words)
     if rows > mapping.count_bound:
         problems.append(
             Problem(
@@ -108,26 +108,67 @@ def find_problems(
         for fault in faults:
             if found[f"{index}_{fault}"]:
                 problems += _codes(table, one, fault, int(found[f"{index}_{fault}"]), mapping, codebook)
-    return Report(mapping.origin, rows, most, tuple(problems))
+    warnings = [] if rows else ["the source has no rows; every count will be 0"]
+    if ids.alike:
+        warnings.append(
+            f"column {mapping.patient}: {ids.alike} ids differ from others only in case, leading zeros or a "
+            f"trailing .0, for example {' and '.join(_quoted(one) for one in ids.example)}; each counts as a "
+            "patient, so where they are one the cap on records per patient does not hold"
+        )
+    return Report(mapping.origin, rows, ids.most, tuple(problems), tuple(warnings))
 
 
-def _records_per_patient(table: Any, patient: Any, mapping: Mapping) -> tuple[int, int]:
-    """Return the most records a patient has, and the rows of patients with more than the one stated."""
-    if mapping.patient is None:
-        return 1, 0
-    counts = (
-        table.select(_id=patient)
-        .filter(lambda t: t["_id"] != "")
-        .group_by("_id")
-        .aggregate(n=lambda t: t.count())
+@dataclass(frozen=True)
+class _Ids:
+    """What the patients' ids show: the most records that one has, the rows of those with several,
+    placeholders in place of ids with their rows, and how many ids nearly equal others, with two of them."""
+
+    most: int = 1
+    repeated: int = 0
+    placeholders: tuple[tuple[str, int], ...] = ()
+    alike: int = 0
+    example: tuple[str, ...] = ()
+
+
+def _ids(states: Any) -> _Ids:
+    """Return what the column ``id`` of ``states`` shows."""
+    ids = states.filter(states["id"] != "").group_by("id").aggregate(rows=lambda t: t.count())
+    groups = (
+        ids.mutate(several=ibis.ifelse(ids["rows"] > 1, ids["rows"], 0), key=alike(ids["id"]))
+        .group_by("key")
+        .aggregate(
+            ids=lambda t: t["id"].count(),
+            rows=lambda t: t["rows"].sum(),
+            most=lambda t: t["rows"].max(),
+            several=lambda t: t["several"].sum(),
+            low=lambda t: t["id"].min(),
+            high=lambda t: t["id"].max(),
+        )
     )
-    found = (
-        counts.aggregate(most=counts.n.max(), repeated=counts.n.sum(where=counts.n > 1))
+    near = groups["ids"] > 1
+    placeholder = groups["key"].isin(NO_IDS) & (groups["rows"] > 1)
+    total = (
+        groups.aggregate(
+            most=groups["most"].max(),
+            several=groups["several"].sum(),
+            placeholders=placeholder.sum(),
+            alike=groups["ids"].sum(where=near),
+            low=groups["low"].min(where=near),
+            high=groups["high"].argmin(groups["low"], where=near),
+        )
         .to_pyarrow()
         .to_pylist()[0]
     )
-    most = int(found["most"] or 1)
-    return most, int(found["repeated"] or 0) if mapping.one_row_per_patient else 0
+    shared = []
+    if total["placeholders"]:
+        shared = groups.filter(placeholder).order_by("key").to_pyarrow().to_pylist()
+    return _Ids(
+        most=int(total["most"] or 1),
+        repeated=int(total["several"] or 0),
+        placeholders=tuple((str(row["low"]), int(row["rows"])) for row in shared),
+        alike=int(total["alike"] or 0),
+        example=(str(total["low"]), str(total["high"])) if total["alike"] else (),
+    )
 
 
 def _codes(

@@ -1,25 +1,27 @@
 """Reading a silo's records through Ibis: CSV and Parquet files and database tables, as columns of text.
 
-Nothing is loaded here. Files and DuckDB tables are scanned in place by the embedded DuckDB; the rows of
-any other database stream, batch by batch, into a private temporary Parquet file that is scanned instead.
-Messages name files, columns and line numbers, never the content of a row.
+Nothing is loaded here. Files and DuckDB tables are scanned in place by the embedded DuckDB; the mapped
+columns of any other database's table stream, batch by batch, into a private temporary Parquet file that is
+scanned instead. Messages name files, columns and line numbers, never the content of a row.
 """
 
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import ibis
+import pyarrow
 import pyarrow.lib
 import pyarrow.parquet
 from ibis.common.exceptions import IbisError, TableNotFound
@@ -27,9 +29,10 @@ from ibis.common.exceptions import IbisError, TableNotFound
 from mpc_engine.documents import refuse
 from mpc_engine.errors import DataError
 from mpc_engine.silo.mapping import Mapping, Source
+from mpc_engine.silo.store import writing
 
-ROW: Final = "_row"
-"""Name of the column with the number of the row in the source."""
+ROW: Final = "row\x1f"
+"""Name of the column with the number of the row in the source; a mapping cannot name such a column."""
 _BATCH_ROWS: Final = 65_536
 _LINE: Final = re.compile(r"[Ll]ine:? (\d+)")
 
@@ -60,9 +63,12 @@ def opened(mapping: Mapping, base: Path) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="mpc-engine-") as folder:
         try:
             with engine(Path(folder)) as connection:
-                table = _table(connection, mapping.source, base, Path(folder))
-                yield _as_text(table, mapping)
+                yield _as_text(_table(connection, mapping, base, Path(folder)), mapping)
         except (IbisError, OSError, *database_errors()) as error:
+            if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
+                raise DataError(
+                    f"{what}: memory, or the disk with the folder for temporary files, is full"
+                ) from None
             # The database's own message may quote a row, hence only the line's number is taken from it.
             line = _LINE.search(str(error))
             where = f", line {line[1]}" if line else ""
@@ -72,11 +78,18 @@ def opened(mapping: Mapping, base: Path) -> Iterator[Any]:
 def identity(mapping: Mapping, base: Path) -> dict[str, int | str] | None:
     """Return the size, time and SHA-256 of the source file; None for a table of a database server.
 
-    The values stay on this machine. Raises :class:`~mpc_engine.errors.DataError` if the file is not there.
+    The values stay on this machine. Raises :class:`~mpc_engine.errors.DataError` if the file is not there,
+    or is a database with a log of changes beside it, which the digest would not cover.
     """
     path = file_path(mapping.source, base)
     if path is None:
         return None
+    for log in (Path(f"{path}.wal"), Path(f"{path}-wal")) if mapping.source.file is None else ():
+        if log.exists() and log.stat().st_size:
+            raise DataError(
+                f"{_name(mapping.source)}: has changes that are not in its file yet ({log.name}); "
+                "close the programs that write to it"
+            )
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
@@ -97,16 +110,46 @@ def file_path(source: Source, base: Path) -> Path | None:
     return base / rest if scheme in {"duckdb", "sqlite"} else None
 
 
-def _table(connection: Any, source: Source, base: Path, scratch: Path) -> Any:
+def scan(connection: Any, path: Path) -> Any:
+    """Return the Parquet file ``path`` as a table, whatever its name: DuckDB takes names for patterns.
+
+    Folders such as ``stage=2`` on the way to it are no columns either.
+    """
+    return connection.read_parquet(glob.escape(str(path)), hive_partitioning=False)
+
+
+def store(connection: Any, rows: Any, path: Path) -> None:
+    """Write the lazy table ``rows`` into the new Parquet file ``path``, readable by its owner only.
+
+    The folder of ``path`` must be private, since DuckDB obeys the umask while it writes. Raises
+    :class:`~mpc_engine.errors.DataError` if it cannot write. A function in Python that ``rows`` depends on
+    must have been used on this connection.
+    """
+    # Not Ibis's to_parquet, which writes the path as a Python string: one with an apostrophe would fail.
+    place = str(path).replace("'", "''")
+    try:
+        connection.raw_sql(f"COPY ({connection.compile(rows)}) TO '{place}' (FORMAT parquet)").close()
+    except duckdb.IOException as error:
+        full = "No space left" in str(error)
+        raise DataError(
+            f"{path.parent}: the snapshot cannot be written" + (" (no space left on device)" if full else "")
+        ) from None
+    path.chmod(0o600)
+
+
+def _table(connection: Any, mapping: Mapping, base: Path, scratch: Path) -> Any:
+    source = mapping.source
     path = file_path(source, base)
     if path is not None and not path.is_file():
         raise DataError(f"{_name(source)}: there is no such file (looked for {path})")
     if source.file is not None and path is not None:
         if source.is_parquet:
-            return connection.read_parquet(str(path))
+            _refuse_repeats(pyarrow.parquet.read_schema(path).names, source)
+            return scan(connection, path)
         # Detection is off: it may take the first rows for a preface or those with "#" for comments.
         return connection.read_csv(
-            str(path),
+            glob.escape(str(path)),
+            hive_partitioning=False,
             auto_detect=False,
             columns=dict.fromkeys(_header(source, path), "VARCHAR"),
             header=True,
@@ -121,11 +164,19 @@ def _table(connection: Any, source: Source, base: Path, scratch: Path) -> Any:
     if path is not None and not _database(source).startswith("sqlite://") and path.suffix not in _SQLITE:
         connection.attach(str(path), name="registry", read_only=True)
         return connection.table(source.table, database=("registry", "main"))
-    foreign = ibis.sqlite.connect(str(path)) if path is not None else ibis.connect(_database(source))
-    try:
-        return _staged(connection, foreign.table(source.table), scratch / "rows.parquet")
-    finally:
-        foreign.disconnect()
+    staged = scratch / "rows.parquet"
+    if path is not None:
+        _stage_sqlite(path, mapping, staged)
+    else:
+        foreign = ibis.connect(_database(source))
+        try:
+            rows = foreign.table(source.table)
+            named = rows.select(*_named(mapping, rows.columns))
+            batches = named.to_pyarrow_batches(chunk_size=_BATCH_ROWS)
+            _stage(batches, batches.schema, staged)
+        finally:
+            foreign.disconnect()
+    return scan(connection, staged)
 
 
 _SQLITE: Final = frozenset({".sqlite", ".sqlite3"})
@@ -139,23 +190,71 @@ def _header(source: Source, path: Path) -> list[str]:
             names = next(csv.reader(file, delimiter=source.delimiter), [])
     except (UnicodeError, csv.Error):
         raise DataError(f"{_name(source)}, line 1: cannot be read as {_form(source)}") from None
-    if not names or len(set(names)) != len(names):
-        what = "has a name twice" if names else "is missing"
-        raise DataError(f"{_name(source)}: the first row, which names the columns, {what}")
+    if not names:
+        raise DataError(f"{_name(source)}: the first row, which names the columns, is missing")
+    _refuse_repeats(names, source)
     return names
 
 
-def _staged(connection: Any, rows: Any, path: Path) -> Any:
-    """Stream ``rows`` of another database into the Parquet file ``path`` and return it as a table."""
-    reader = rows.to_pyarrow_batches(chunk_size=_BATCH_ROWS)
-    with pyarrow.parquet.ParquetWriter(path, reader.schema) as writer:
-        for batch in reader:
+def _refuse_repeats(names: list[str], source: Source) -> None:
+    """Refuse columns that the databases, which do not tell upper from lower case, cannot tell apart."""
+    if len({name.lower() for name in names}) != len(names):
+        raise DataError(
+            f"{_name(source)}: two columns have the same name; upper and lower case are not told apart"
+        )
+
+
+def _stage(batches: Iterable[Any], schema: Any, staged: Path) -> None:
+    with writing(staged), pyarrow.parquet.ParquetWriter(staged, schema) as writer:
+        for batch in batches:
             writer.write_batch(batch)
-    return connection.read_parquet(str(path))
 
 
-def _as_text(table: Any, mapping: Mapping) -> Any:
-    present = dict(table.schema().items())
+def _stage_sqlite(path: Path, mapping: Mapping, staged: Path) -> None:
+    """Stream the mapped columns of a SQLite table, as text, into the Parquet file ``staged``.
+
+    A column's declared type says nothing about what it holds: whole numbers may stand beside others and
+    beside text. Reading by the type would cut 5.7 down to 5, hence every value is taken as it is stored.
+    """
+    table = _sqlite_name(str(mapping.source.table))
+    # Only for reading, and without creating anything if there is no such file.
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        kinds = {name: kind for _, name, kind, *_ in database.execute(f"PRAGMA table_xinfo({table})")}
+        if not kinds:
+            raise TableNotFound(str(mapping.source.table))
+        names = _named(mapping, kinds)
+        columns = ", ".join(_sqlite_text(_sqlite_name(name), kinds[name]) for name in names)
+        rows = database.execute(f"SELECT {columns} FROM {table}")
+        schema = pyarrow.schema([(name, pyarrow.string()) for name in names])
+        some = iter(lambda: rows.fetchmany(_BATCH_ROWS), [])
+        batches = (
+            pyarrow.RecordBatch.from_arrays(
+                [pyarrow.array(values, pyarrow.string()) for values in zip(*batch, strict=True)],
+                schema=schema,
+            )
+            for batch in some
+        )
+        _stage(batches, schema, staged)
+
+
+def _sqlite_name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _sqlite_text(column: str, kind: str) -> str:
+    """Return the SQL for what :func:`_text_of` returns elsewhere."""
+    text = f"CAST({column} AS TEXT)"
+    if kind.upper().startswith(("TIMESTAMP", "DATETIME")):
+        # SQLite has no such type: it is text, the date first.
+        text = f"CASE typeof({column}) WHEN 'text' THEN substr({column}, 1, 10) ELSE {text} END"
+    whole = f"typeof({column}) = 'real' AND {column} = CAST({column} AS INTEGER)"
+    whole += f" AND abs({column}) < {2**53}"
+    return f"CASE WHEN {whole} THEN CAST(CAST({column} AS INTEGER) AS TEXT) ELSE {text} END"
+
+
+def _named(mapping: Mapping, present: Iterable[str]) -> list[str]:
+    """Return the columns that the mapping names; raises DocumentError if one is not among ``present``."""
+    present = list(present)
     problems = [
         (path, f"there is no column {column!r} in {_name(mapping.source)}; it has: {', '.join(present)}")
         for path, column in _columns(mapping)
@@ -163,9 +262,14 @@ def _as_text(table: Any, mapping: Mapping) -> Any:
     ]
     if problems:
         raise refuse(mapping.origin, problems)
-    names = dict.fromkeys(column for _, column in _columns(mapping))
-    columns = {name: _text_of(table[name], present[name]) for name in names}
-    return table.select(**columns, **{ROW: ibis.row_number()})
+    # If nothing is collected, any one column will do: the rows still count.
+    return list(dict.fromkeys(column for _, column in _columns(mapping))) or present[:1]
+
+
+def _as_text(table: Any, mapping: Mapping) -> Any:
+    kinds = table.schema()
+    columns = [_text_of(table[name], kinds[name]).name(name) for name in _named(mapping, kinds.names)]
+    return table.select(*columns, ibis.row_number().name(ROW))
 
 
 def _text_of(column: Any, kind: Any) -> Any:
@@ -174,7 +278,7 @@ def _text_of(column: Any, kind: Any) -> Any:
         return column
     if kind.is_floating():
         # A column of codes with gaps often comes as floats: 1.0 is the code 1.
-        whole = (column == column.floor()) & (column.abs() < 2**53)
+        whole = (column % 1 == 0) & (column.abs() < 2**53)  # false for infinities and NaN
         return ibis.ifelse(whole, column.try_cast("int64").cast("string"), column.cast("string"))
     if kind.is_timestamp():
         return column.date().cast("string")

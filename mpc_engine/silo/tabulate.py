@@ -20,7 +20,7 @@ from ibis.common.exceptions import IbisError
 from mpc_engine.codebook import Codebook
 from mpc_engine.errors import DataError
 from mpc_engine.silo.register import PATIENT, RANK, Registration, snapshot_path
-from mpc_engine.silo.source import database_errors, engine
+from mpc_engine.silo.source import database_errors, engine, scan
 from mpc_engine.statistics.layout import AxisRule, Layout, Selection
 from mpc_engine.statistics.query import Query
 
@@ -78,7 +78,7 @@ def tabulate(query: Query, codebook: Codebook, registered: Registration) -> Cell
             tempfile.TemporaryDirectory(prefix="mpc-engine-") as scratch,
             engine(Path(scratch)) as connection,
         ):
-            rows = connection.read_parquet(str(path))
+            rows = scan(connection, path)
             counted = _counted(rows, layout, registered.max_records_per_patient).to_pyarrow()
     except (IbisError, OSError, *database_errors()):
         raise DataError(f"{path}: cannot be read; register again") from None

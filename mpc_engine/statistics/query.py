@@ -32,14 +32,16 @@ LARGEST_DELTA: Final = Fraction(1, 1000)
 """Largest δ a query may ask for; a party's policy usually allows far less."""
 MAX_CELLS: Final = 4_000_000
 """Most cells of one release."""
-_DECIMAL: Final = re.compile(r"^[0-9]{1,9}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?$")
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
+
+_TOO_MANY: Final = f"asks for more than {MAX_CELLS} cells; use fewer variables or wider bands"
 
 Problems = list[tuple[str, str]]
 """Faults found so far: key path and what is allowed there."""
 
 
 def _decimal(text: str) -> str:
-    if not _DECIMAL.match(text):
+    if not _DECIMAL.fullmatch(text):
         raise ValueError('must be a decimal number in quotes, such as "1", "0.5" or "1e-6"')
     if Fraction(text) <= 0:
         raise ValueError("must be greater than 0")
@@ -173,7 +175,7 @@ class Query(Document):
             where.selection(codebook, f"where[{index}]", problems) for index, where in enumerate(self.where)
         ]
         if not problems and prod(len(axis.categories) for axis, _ in axes) > MAX_CELLS:
-            problems.append(("", f"asks for more than {MAX_CELLS} cells; use fewer variables or wider bands"))
+            problems.append(("", _TOO_MANY))
         if problems:
             raise refuse(self.origin, problems)
         return Layout(
@@ -188,8 +190,17 @@ class Query(Document):
         return self.layout(codebook).grid
 
     def digest_fields(self) -> dict[str, object]:
-        """Return the query as plain fields; equal for documents that ask the same, however written."""
-        fields: dict[str, object] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Return the query as plain fields, equal for documents that ask the same with the same keys.
+
+        Nothing depends on the order of keys, of the filters and of the items of ``in``, on the notation of
+        ε and δ, or on whether a default is written out. The title and the order of the axes do count, and
+        ``edges`` are not the same as the ``bins`` between them.
+        """
+        fields: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for where in fields["where"]:
+            if "in" in where:
+                where["in"] = sorted(where["in"], key=lambda item: (isinstance(item, str), item))
+        fields["where"] = sorted(fields["where"], key=repr)
         fields["privacy"] = {
             **self.privacy.model_dump(mode="json", exclude_none=True, exclude={"epsilon", "delta"}),
             "epsilon": str(self.privacy.epsilon_exact),
@@ -209,9 +220,6 @@ def variable_axis(
     if not _known(name, path, codebook, problems):
         return []
     variable = codebook.variables[name]
-    if isinstance(variable, IntegerVariable) and variable.upper - variable.lower >= MAX_CELLS:
-        problems.append((path, f"{name} has too many values for an axis; use a band or a histogram of it"))
-        return []
     labels = codebook.labels(name)
     unknown = None if codebook.unknown(name) is None else len(labels) - 1
     if isinstance(variable, BandVariable):
@@ -225,8 +233,18 @@ def variable_axis(
 def variable_axes(
     names: tuple[str, ...], path: str, codebook: Codebook, problems: Problems
 ) -> list[tuple[Axis, AxisRule]]:
-    """Return the axes of several variables in order; a repeated or unknown name is a fault at ``path``."""
+    """Return the axes of several variables in order; a repeated or unknown name is a fault at ``path``.
+
+    More than :data:`MAX_CELLS` cells are a fault too, found before any axis is laid out.
+    """
     axes: list[tuple[Axis, AxisRule]] = []
+    sizes = [codebook.size(name) if name in codebook.variables else 1 for name in names]
+    if prod(sizes) > MAX_CELLS:
+        wide = [(index, name) for index, name in enumerate(names) if sizes[index] > MAX_CELLS]
+        advice = "has too many values for an axis; use a band or a histogram of it"
+        problems.extend((f"{path}[{index}]", f"{name} {advice}") for index, name in wide)
+        problems.extend([] if wide else [("", _TOO_MANY)])
+        return axes
     for index, name in enumerate(names):
         if name in names[:index]:
             problems.append((f"{path}[{index}]", f"{name!r} occurs twice"))

@@ -92,8 +92,30 @@ DMY = 'formats = ["%d/%m/%Y", "%Y-%m-%d"]'
             "age",
             "years",
             'column="c"\nunit="years"\nrounding="nearest"\ndecimal_comma=true',
-            {"c": ["7,5", "7,4", "-0,5"]},
-            [8, 7, 0],
+            {"c": ["7,5", "7,4", "-0,5", "7"]},
+            [8, 7, 0, 7],
+        ),
+        # With decimal commas a point parts thousands, or the column is not what the mapping says.
+        (
+            "age",
+            "",
+            'column="c"\ndecimal_comma=true',
+            {"c": ["1.000", "1.000,0", "7,0"]},
+            ["state 2"] * 2 + [7],
+        ),
+        (
+            "age",
+            "",
+            'column="c"',
+            {"c": ["5.0000001", "5.0000000", "5.000000000000000000001"]},
+            ["state 2", 5, "state 2"],
+        ),
+        (
+            "age",
+            "",
+            'column="c"\nrounding="down"',
+            {"c": ["5.9999999", "5.9999999999999999999999", "-0.0000001", "0.0000000"]},
+            [5, 5, "state 3", 0],
         ),
         (
             "age",
@@ -122,6 +144,20 @@ DMY = 'formats = ["%d/%m/%Y", "%Y-%m-%d"]'
             [1995, "state 2"],
         ),
         ("age", "year", 'year_of = { column = "c", formats = ["%d%b%Y"] }', {"c": ["03JUL1985"]}, [1985]),
+        (
+            "age",
+            "year",
+            'year_of = { column = "c", formats = ["%d/%m/%Y"] }',
+            {"c": ["01/02/70", "1/2/1970", "01/02/0070", "01/02/19701"]},
+            ["state 2", 1970, 70, "state 2"],
+        ),
+        (
+            "age",
+            "year",
+            'year_of = { column = "c", formats = ["%Y%m%d", "%Y%j"] }',
+            {"c": ["20101223", "2010123", "201012"]},
+            [2010, 2010, "state 2"],
+        ),
         ("age", "mm", 'column = "c"', {"c": ["99999999999999999999", "41000"]}, ["state 2", "state 3"]),
     ],
 )
@@ -131,12 +167,28 @@ def test_codings(
     assert _coded(variable, mapping, rows, unit) == expected
 
 
+TERMINATING = [Fraction(1), Fraction(12), Fraction(1, 12), Fraction(4, 1461), Fraction(48, 1461)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    values=st.lists(st.decimals(-100, 100, places=9, allow_nan=False), min_size=1, max_size=20),
+    factor=st.sampled_from(TERMINATING),
+)
+def test_places_beyond_the_sixth_are_not_rounded_away(values: list[object], factor: Fraction) -> None:
+    table = ibis.memtable(pd.DataFrame({"c": [f"{value:f}" for value in values]}))
+    found = table.select(*(number(table["c"], factor, way).name(way) for way in ("down", "exact")))
+    exact = [Fraction(str(value)) * factor for value in values]
+    assert found.to_pyarrow().to_pydict() == {
+        "down": [math.floor(value) for value in exact],
+        "exact": [int(value) if value.denominator == 1 else None for value in exact],
+    }
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     values=st.lists(st.decimals(-(10**6), 10**6, places=6, allow_nan=False), min_size=1, max_size=20),
-    factor=st.sampled_from(
-        [Fraction(1), Fraction(12), Fraction(1, 12), Fraction(4, 1461), Fraction(48, 1461), Fraction(1461, 4)]
-    ),
+    factor=st.sampled_from([*TERMINATING, Fraction(1461, 4)]),
 )
 def test_conversion_is_exact(values: list[object], factor: Fraction) -> None:
     table = ibis.memtable(pd.DataFrame({"c": [f"{value:f}" for value in values]}))
@@ -200,6 +252,17 @@ SEX = '[variables.sex]\ncolumn = "sex"\ncodes = { F = "female", M = "male" }'
             'year_of = {column = "d", formats = ["%d/%m/%Y", "%m/%d/%Y"]}',
             r"formats\[1\]: cannot be told from",
         ),
+        (
+            'column = "age"',
+            'year_of = {column = "d", formats = ["%d%m%Y", "%Y%m%d"]}',
+            r"formats\[1\]: cannot be told from '%d%m%Y'",
+        ),
+        (
+            'column = "age"',
+            'year_of = {column = "d", formats = ["%Y-%m-%d\\n"]}',
+            r"formats\[0\]: must name %Y",
+        ),
+        ('patient = "id"', 'patient = "row\\u001f"', "patient"),
         ('file = "rows.csv"', 'file = "rows.csv"\ndatabase = "x"', r"source: needs exactly one of"),
         ('file = "rows.csv"', 'file = "rows.txt"', r"source\.format: is required"),
         ('file = "rows.csv"', 'database = "x.duckdb"', r"source\.table: names the table"),

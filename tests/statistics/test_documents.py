@@ -55,6 +55,9 @@ def test_toml_and_json_give_the_same(tmp_path: Path) -> None:
         ("a = " + "[" * 40 + "]" * 40, "nested"),
         (b"name = '\xff'", r"not UTF-8 text \(byte 8\)"),
         ("#" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+        ("a = " + "9" * 5000, "a number with too many digits"),
+        ("\n" + ".".join(["a"] * 300) + " = 1", "line 2 has more than 200 points"),
+        ('name = "x"\n"\\u001B[2J" = 1', r'"\\u001b\[2J": is not a key known here'),
     ],
 )
 def test_broken_rules(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -72,6 +75,10 @@ def test_broken_rules(tmp_path: Path, content: str | bytes, message: str) -> Non
         ("[1]", "is a table of keys"),
         ('{"name": NaN}', "name: must be text"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"name": ' + "9" * 5000 + "}", "a number with too many digits"),
+        (r'{"name": "\ud800"}', r"text that is not Unicode: '\\ud800'"),
+        (r'{"\ud800": "x"}', r"text that is not Unicode: '\\ud800'"),
+        (r'{"name": "x", "table": {"\ud800": 1}}', r"text that is not Unicode: '\\ud800'"),
     ],
 )
 def test_broken_json(tmp_path: Path, content: str, message: str) -> None:

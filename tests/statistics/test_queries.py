@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from bisect import bisect_right
 from fractions import Fraction
 from pathlib import Path
@@ -87,6 +88,11 @@ def test_labels_have_unknown_last() -> None:
             r"variables\.group\.of: must name an integer variable \(age, year, size\)",
         ),
         (_book("Group", kind="band"), r"variables\.Group"),
+        (_book("value", kind="category", categories=["a"]), r"variables\.value: is the name of a column"),
+        (_book("flag", kind="category", categories=["a"]), r"variables\.flag: is the name of a column"),
+        (_book("sex", categories=["F", "M\x1b[2J"]), r"categories\[1\].*must not hold control characters"),
+        (_book("sex", categories=["F", "M\u200b"]), r"categories\[1\].*cannot be seen"),
+        (BOOK | {"version": "1\n"}, r"version: must not hold control characters"),
         (BOOK | {"variables": {}}, r"variables: must have at least 1 item"),
     ],
 )
@@ -206,6 +212,7 @@ def test_filters_become_ranges_of_coded_values() -> None:
         (_query(privacy={}), r"privacy\.epsilon: is required and missing"),
         (_query(privacy={"epsilon": "0"}), r"privacy\.epsilon: must be greater than 0"),
         (_query(privacy={"epsilon": "-1"}), r"privacy\.epsilon: must be a decimal number in quotes"),
+        (_query(privacy={"epsilon": "1\n"}), r"privacy\.epsilon: must be a decimal"),
         (_query(privacy={"epsilon": "1/2"}), r"privacy\.epsilon: must be a decimal"),
         (_query(privacy={"epsilon": 1}), r"privacy\.epsilon: must be text in quotes"),
         (
@@ -214,7 +221,10 @@ def test_filters_become_ranges_of_coded_values() -> None:
         ),
         (_query(privacy=PRIVACY | {"rule": "strict"}), r'privacy\.delta: is required with rule = "strict"'),
         (_query(privacy=PRIVACY | {"delta": "1e-6"}), r'privacy\.delta: belongs to rule = "strict"'),
-        (_query(privacy=PRIVACY | {"rule": "strict", "delta": "1"}), r"privacy\.delta: must be less than 1"),
+        (
+            _query(privacy=PRIVACY | {"rule": "strict", "delta": "1"}),
+            r"privacy\.delta: must be at most 0\.001",
+        ),
         (_query(privacy=PRIVACY | {"threshold": 0}), r"privacy\.threshold: must be at least 1"),
         (
             _query(privacy=PRIVACY | {"max_records_per_patient": 0}),
@@ -251,8 +261,19 @@ def test_wrong_queries(query: dict[str, Any], message: str) -> None:
 def test_too_many_cells_are_refused_before_anything_is_laid_out() -> None:
     book = parse(_book("wide", kind="integer", unit="n", lower=0, upper=3_999_999), Codebook)
     assert parse_query(_histogram(edges=list(range(0, 100)))).grid(book).cells == 101
-    with pytest.raises(DocumentError, match="more than 4000000 cells"):
-        parse_query(_query(by=["wide", "sex"])).layout(book)
+    three = {f"v{n}": BOOK["variables"]["size"] | {"upper": 3_999_990} for n in range(3)}
+    many = parse(BOOK | {"variables": BOOK["variables"] | three}, Codebook)
+    tracemalloc.start()
+    for by, codebook in ((["wide", "sex"], book), ([*three], many)):
+        with pytest.raises(DocumentError, match="more than 4000000 cells"):
+            parse_query(_query(by=by)).layout(codebook)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["sex", "stage", "age", "year", "group"])
+def test_the_size_of_a_variable_is_the_number_of_its_labels(name: str) -> None:
+    assert CODEBOOK.size(name) == len(CODEBOOK.labels(name))
 
 
 def test_digest_fields_are_those_of_the_question() -> None:
@@ -260,6 +281,10 @@ def test_digest_fields_are_those_of_the_question() -> None:
     two = parse_query(_query(privacy={"epsilon": "5e-1", "rule": "noisy", "threshold": 5}, where=[]))
     assert one.digest() == two.digest()
     assert one.privacy.epsilon_exact == Fraction(1, 2)
+    where = [{"variable": "sex", "in": ["F", "M"]}, {"variable": "age", "in": [3, 20, "?"]}]
+    turned = [{"variable": "age", "in": ["?", 20, 3]}, {"variable": "sex", "in": ["M", "F"]}]
+    assert parse_query(_query(where=where)).digest() == parse_query(_query(where=turned)).digest()
+    assert parse_query(_query(where=where)).digest() != parse_query(_query(where=where[:1])).digest()
     for other in ({"threshold": 6}, {"epsilon": "0.51"}, {"max_records_per_patient": 2}):
         assert parse_query(_query(privacy={"epsilon": "0.5"} | other)).digest() != one.digest()
     assert parse_query(_query(by=["stage"], privacy={"epsilon": "0.5"})).digest() != one.digest()
