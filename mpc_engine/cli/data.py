@@ -34,7 +34,7 @@ def check(config: ConfigOption = None, mapping: MappingOption = None) -> None:
         report = check_rows(document, codebook)
     out.print(report.render(), markup=False, soft_wrap=True)
     if report.problems:
-        raise DataError(f"{len(report.problems)} kinds of value do not fit; the data cannot be registered")
+        raise DataError("the data cannot be registered until each of these problems is mended")
 
 
 @commands.command("register", short_help="Check every row and freeze what releases count.")
@@ -57,7 +57,7 @@ def register(
         raise DocumentError("say where the snapshot goes: --config, or --state together with --mapping")
     source = _mapping(config, mapping)
     with err.status("checking and registering every row"):
-        registered = register_rows(source, state)
+        registered = register_rows(source, state, lambda warning: err.print(f"note: {warning}", markup=False))
     out.print(f"registered as snapshot {registered.snapshot_id}", markup=False)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -83,8 +84,12 @@ def check(mapping: Mapping, codebook: Codebook, base: Path | None = None) -> Rep
         return _report(_code(table, mapping, codebook), mapping, codebook)
 
 
-def register(mapping_path: str | Path, state_dir: str | Path) -> Registration:
+def register(
+    mapping_path: str | Path, state_dir: str | Path, warn: Callable[[str], None] = lambda warning: None
+) -> Registration:
     """Check all rows, freeze the coded ones in ``state_dir`` and return the new registration.
+
+    ``warn`` is told what someone should look at although it does not stand in the way; for this machine only.
 
     A registration made there before is replaced once the new one is complete. Raises
     :class:`~mpc_engine.errors.DataError` with the rendered report if any row does not fit, if the folder
@@ -101,6 +106,8 @@ def register(mapping_path: str | Path, state_dir: str | Path) -> Registration:
             report = _report(rows, mapping, codebook)
             if report.problems:
                 raise DataError(report.render())
+            for warning in report.warnings:
+                warn(warning)
             store(table.get_backend(), _frozen(rows, mapping), folder / name)
         if identity(mapping, path.parent) != before:
             raise DataError(

@@ -49,16 +49,30 @@ def draft(state: Path) -> Iterator[Path]:
             state.chmod(0o700)
         lock = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # The system gives the lock back when the process ends, however it ends.
+        if not _locked(lock, state / _LOCK):
+            raise DataError(f"{state}: another registration is under way; wait until it has ended")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{state}: another registration is under way; wait until it has ended") from None
-        for left in state.glob(f"{_DRAFT}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        with writing(state):
-            folder = tempfile.TemporaryDirectory(prefix=_DRAFT, dir=state)
-        with folder as name:
-            yield Path(name)
+            for left in state.glob(f"{_DRAFT}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with writing(state):
+                folder = tempfile.TemporaryDirectory(prefix=_DRAFT, dir=state)
+            with folder as name:
+                yield Path(name)
+        finally:
+            (state / _LOCK).unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def _locked(lock: int, path: Path) -> bool:
+    """Return whether this process now holds the lock on the file ``path``, open as ``lock``."""
+    try:
+        # The system gives the lock back when the process ends, however it ends.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Whoever had it before may have removed the file meanwhile; the lock then keeps nobody out.
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except FileNotFoundError:
+        return False
