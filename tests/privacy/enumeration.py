@@ -90,11 +90,12 @@ class Universe:
     """The probability space of one protocol run against one coalition.
 
     With `settings` = None the coalition's own streams are enumerated like all others and are part of its
-    view; otherwise they take so many random settings, and the view's distribution is found given each.
+    view. With a number they take so many random settings, and the view's distribution is found given each;
+    with a range they take those settings of all there are, so that a large space can be walked in parts.
     """
 
     def __init__(
-        self, field: TinyField, n: int, parties: int, coalition: Iterable[int], settings: int | None
+        self, field: TinyField, n: int, parties: int, coalition: Iterable[int], settings: int | range | None
     ) -> None:
         self.field, self.n, self.parties = field, n, parties
         self.coalition, self.settings = frozenset(coalition), settings
@@ -102,14 +103,18 @@ class Universe:
         self.cells = 1
         self.counting = True
         self.known: dict[Any, Vector] = {}
+        self.given: dict[Any, int] = {}
 
     def symbol(self, key: Any, holders: Iterable[int]) -> Vector:
         """Return one random element for every cell: the same for the same key."""
         known = bool(self.coalition & set(holders))
         if known and self.settings is not None:
-            values = np.random.default_rng(zlib.crc32(repr(key).encode())).integers(
-                0, self.field.p, self.settings
-            )
+            place = self.given.setdefault(key, len(self.given))
+            if isinstance(self.settings, range):
+                values = np.array(self.settings) // self.field.p**place % self.field.p
+            else:
+                rng = np.random.default_rng(zlib.crc32(repr(key).encode()))
+                values = rng.integers(0, self.field.p, self.settings)
             return values.astype(np.uint64)[np.arange(self.cells) // self.field.p ** len(self.symbols)]
         if self.counting:
             self.symbols.setdefault(key, len(self.symbols))
@@ -137,16 +142,22 @@ def view(
     coalition: Sequence[int],
     n: int = 3,
     parties: int | None = None,
-    settings: int | None = None,
+    settings: int | range | None = None,
+    given: int | None = None,
 ) -> np.ndarray:
     """Return the distribution of a coalition's view: its sorted distinct views, each with its count.
+
+    `given` is how many elements the coalition is expected to know, checked: a walk over ranges of
+    settings is whole only if their number is p^given.
 
     A view is the coalition's shares of the inputs, its streams, the messages it received, and its results.
     """
     universe = Universe(field, n, parties or n, coalition, settings)
     for counting in (True, False):
         if not counting:
-            universe.cells = field.p ** len(universe.symbols) * (settings or 1)
+            count = len(settings) if isinstance(settings, range) else settings or 1
+            universe.cells = field.p ** len(universe.symbols) * count
+            assert given is None or len(universe.given) == given
         universe.counting = counting
         inputs = [universe.shares(number, secret) for number, secret in enumerate(secrets)]
         world = World(n, parties, seed=0, record_payloads=True)

@@ -154,6 +154,34 @@ def test_zero_test(tiny_counts: None, party: int, test: Range) -> None:
     assert distinguishable([test.low, test.high + 1], views, nothing)  # the answer itself does differ
 
 
+KNOWN = 6
+"""Elements that one party knows in the zero test below: its own masks, zero sharings and dealings."""
+PART = 5**4
+"""Settings of them walked at a time; with the 5^4 outcomes of what it does not know, 390,625 cells."""
+
+
+@ALONE
+def test_zero_test_over_all_randomness_there_is(tiny_counts: None, party: int) -> None:
+    """Every setting of what the party knows, every outcome of what it does not: 5^10 cells a value."""
+
+    def within(secret: int) -> Hashable:
+        return secret <= 1
+
+    for start in range(0, 5**KNOWN, PART):
+
+        def views(secret: int, part: range = range(start, start + PART)) -> np.ndarray:
+            return view(
+                lambda ctx, inputs: suppressed(ctx, inputs, Range(0, 1)),
+                [secret],
+                F5,
+                [party],
+                settings=part,
+                given=KNOWN,
+            )
+
+        assert distinguishable(range(5), views, within) == []
+
+
 @ALONE
 def test_zero_test_without_its_mask_leaks(
     tiny_counts: None, monkeypatch: pytest.MonkeyPatch, party: int
