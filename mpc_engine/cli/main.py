@@ -12,7 +12,7 @@ from mpc_engine import __version__
 from mpc_engine.cli import data, inspect, party, simulate
 from mpc_engine.cli.terminal import Notes, complain
 from mpc_engine.errors import EngineError
-from mpc_engine.party.process import stop_on_signals, unexpected
+from mpc_engine.party.process import harden, stop_on_signals, unexpected
 
 cli = typer.Typer(
     name="mpc-engine",
@@ -46,6 +46,7 @@ def _options(
 
 def app() -> None:
     """Run a command and exit with its status: 0, or that of the failure as listed in docs/errors.md."""
+    harden()
     stop_on_signals()
     logging.getLogger("mpc_engine").addHandler(Notes(logging.WARNING))
     try:

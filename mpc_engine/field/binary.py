@@ -7,6 +7,7 @@ The bits behind the last cell of a row are padding; they carry random or zero bi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +75,6 @@ class BinaryField:
     def _planes_of(self, element: int) -> list[int]:
         return [k for k in range(self.d) if element >> k & 1]
 
-    def zeros(self, rows: int, words: int) -> Planes:
-        """Return planes of zeros."""
-        return np.zeros((self.d, rows, words), np.uint64)
-
     def encode(self, a: Planes) -> NDArray[np.uint64]:
         """Return planes in wire form, contiguous."""
         return np.ascontiguousarray(a, "<u8")
@@ -144,6 +141,7 @@ class BinaryField:
         return total
 
 
+@cache
 def smallest_field(parties: int) -> BinaryField:
     """Return GF(2^d) with the smallest d such that 2^d > parties (3..15)."""
     return BinaryField(max(2, parties.bit_length()))

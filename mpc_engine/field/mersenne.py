@@ -79,10 +79,6 @@ class MersenneField:
         found: Vector = np.where(integers < 0, integers + self.p, integers).astype(np.uint64)
         return found
 
-    def zeros(self, *shape: int) -> Vector:
-        """Return a vector of zeros."""
-        return np.zeros(shape, np.uint64)
-
     def canonical(self, a: Vector) -> Vector:
         """Return the representatives in 0..p−1 of a loose vector."""
         found: Vector = np.minimum(a, a - self._p)  # below p, the difference wraps round to a huge number
@@ -124,7 +120,7 @@ class MersenneField:
 
     def _product(self, a: Vector, b: Vector, out: Vector, scratch: Vector) -> None:
         """Set out to a value below 2^64 that is congruent to a·b."""
-        if self.exponent <= 31:
+        if self.exponent == 31:
             np.multiply(a, b, out=out)
             return
         # a = a1·2^31 + a0: a·b = a1·b1·2^62 + mid·2^31 + a0·b0, with 2^62 = 2 and mid·2^31 split at bit 30.
@@ -209,7 +205,7 @@ class MersenneField:
         for k, c in enumerate(coefficients):
             if c < 0:
                 size = -c * 2 * self.p
-            elif self.exponent <= 31 or c <= _SMALL:
+            elif self.exponent == 31 or c <= _SMALL:
                 size = c * self._loose
             else:
                 size = self.p + 8  # the product is folded
@@ -225,7 +221,7 @@ class MersenneField:
         """Set out to c·v modulo 2^64, or to a folded product where that would not fit."""
         if c == 1:
             np.copyto(out, v[piece])
-        elif self.exponent <= 31 or c <= _SMALL:
+        elif self.exponent == 31 or c <= _SMALL:
             np.multiply(v[piece], _U(c % _ROOM), out=out)
         else:
             self._product(v[piece], np.full_like(out, c), out, scratch)

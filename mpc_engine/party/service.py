@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.errors import DataError
 from mpc_engine.party.config import PartyConfig, Roster, load_config
-from mpc_engine.party.process import harden, keep_memory
+from mpc_engine.party.process import keep_memory
 from mpc_engine.party.proposal import Proposal, propose
 from mpc_engine.party.session import Session
 from mpc_engine.release.execute import Progress
@@ -80,7 +80,6 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
 
     Raises DocumentError, TooFewPartiesError or DataError; nobody else learns of it.
     """
-    harden()
     keep_memory()
     config, roster = load_config(config_path)
     query, codebook = read_query(config, query_path)
@@ -110,7 +109,9 @@ def _count(
             f"the roster allows {bound}"
         )
     cells = tabulate(query, codebook, registration)
-    return registration.snapshot_id, np.stack([cells.records, cells.patients])
+    counts = np.stack([cells.records, cells.patients])
+    cells.clear()
+    return registration.snapshot_id, counts
 
 
 async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:

@@ -200,11 +200,11 @@ class Session:
         self, contributions: Mapping[tuple[int, ...], bytes]
     ) -> tuple[dict[int, Agree], dict[int, Agree]]:
         """Exchange what each party holds; return the public part of each, and what peers sent to this one."""
-        connected = await self._send_agree(contributions)
-        first = await self._receive(AGREE, self.agree_timeout_s)
-        received = {peer: Agree.decode(data) for peer, data in first.items()}
+        mine = await self._send_agree(contributions)
+        messages = await self._receive(AGREE, self.agree_timeout_s)
+        received = {peer: Agree.decode(data) for peer, data in messages.items()}
         public = {peer: replace(agree, contributions=()) for peer, agree in received.items()}
-        public[self.me] = connected
+        public[self.me] = mine
         for peer, agree in sorted(public.items()):
             self._compare(peer, agree)
         self._check_policy()
@@ -346,5 +346,5 @@ class Session:
         reference = mine if self._computes else hashes[1]
         for peer, value in hashes.items():
             if peer <= self.proposal.computing and not hmac.compare_digest(value, reference):
-                raise IntegrityError(f"{self._name(peer)} saw other masked openings than its peers")
+                raise IntegrityError(f"{self._name(peer)} saw other masked coins than its peers")
         return reference

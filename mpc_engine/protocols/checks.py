@@ -72,9 +72,8 @@ async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
         raise IntegrityError("a value dealt as a random sign is not a sign: some party's dealing is wrong")
 
 
-def cost_of_sign_check(computing: int, dealers: int) -> Cost:
+def cost_of_sign_check(computing: int) -> Cost:
     """Return the cost of `check_signs`; it does not depend on the number of values."""
-    del dealers
     toss = Cost(1, computing * (computing - 1) * _SEED_BYTES)
     opening = cost_of_opening(COUNTS, computing, 1, REPETITIONS)
     return toss.then(opening.beside(opening))

@@ -93,7 +93,7 @@ def cost_of_preparing(field: BinaryField, computing: int, table: NoiseTable, cel
     """Return the cost of `prepare_noise`."""
     k = len(table.magnitude)
     tossed = cost_of_coins(field, computing, circuit_for(table), cells)
-    signs = cost_of_signed_bits(field, computing, k + 2, cells)
+    signs = cost_of_signed_bits(computing, k + 2, cells)
     opening = cost_of_opening(field, computing, k + 1, cells)
     return tossed.beside(signs).then(opening).then(cost_of_sign_sums(computing, 2, cells))
 

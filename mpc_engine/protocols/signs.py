@@ -24,7 +24,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_engine.field.binary import BinaryField, unpack
+from mpc_engine.field.binary import unpack
 from mpc_engine.field.mersenne import COUNTS, MersenneField, Vector
 from mpc_engine.protocols.checks import check_signs, cost_of_sign_check
 from mpc_engine.protocols.dealing import cost_of_dealing, deal
@@ -161,9 +161,8 @@ def _signed(field: MersenneField, factor: int, bits: NDArray[np.uint8]) -> Vecto
     return mask
 
 
-def cost_of_signed_bits(field: BinaryField, computing: int, parities: int, cells: int) -> Cost:
-    """Return the cost of `signed_bits`; `field` is the field of coins, which costs nothing here."""
-    del field
+def cost_of_signed_bits(computing: int, parities: int, cells: int) -> Cost:
+    """Return the cost of `signed_bits`; the bits in GF(2^d) cost nothing."""
     t = degree_for(computing)
     product = Cost()
     factors = t
@@ -172,7 +171,7 @@ def cost_of_signed_bits(field: BinaryField, computing: int, parities: int, cells
         product = product.then(cost_of_multiplication(COUNTS, computing, half * parities, cells))
         factors -= half
     deal_cost = cost_of_dealing(COUNTS, computing, range(1, t + 1), parities, cells)
-    return deal_cost.then(product.beside(cost_of_sign_check(computing, t)))
+    return deal_cost.then(product.beside(cost_of_sign_check(computing)))
 
 
 def cost_of_sign_sums(computing: int, sums: int, cells: int) -> Cost:

@@ -2,8 +2,8 @@
 
 `compute` does everything that needs no publication: prepare noise, share counts, test cells up to, not
 including, the last opening. What it returns is all that a party needs in order to publish later, and
-nothing that depends on data unmasked has left the party by then. `publish` opens the pattern and then
-the values. The commit between the two belongs to the party.
+nothing that depends on data unmasked has left the party by then. `publish_pattern` and `publish_values`
+open the rest. The commit between the two belongs to the party.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Computed:
-    """The outcome of `compute`: outputs per block and the hash of all masked openings in plan order."""
+    """The outcome of `compute`: outputs per block, and the hash of the masked coins in plan order."""
 
     outputs: list[Outputs]
     openings_hash: bytes
@@ -60,7 +60,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome of `publish`: for each cell whether it is shown, and its noisy value (0 where not)."""
+    """The outcome of `publish_values`: whether each cell is shown, and its noisy value (0 where not)."""
 
     shown: NDArray[np.bool_] = field(repr=False)
     values: NDArray[np.int64] = field(repr=False)

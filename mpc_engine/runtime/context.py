@@ -10,7 +10,7 @@ Sizes are public: both ends know from the agreed plan how many bytes travel in e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -121,7 +121,7 @@ class Context:
     @property
     def binary(self) -> BinaryField:
         """The field of coins."""
-        return _binary_field(self.computing)
+        return smallest_field(self.computing)
 
     @property
     def words(self) -> int:
@@ -154,22 +154,12 @@ class Context:
         )
 
 
-_fields: dict[int, BinaryField] = {}
-
-
-def _binary_field(computing: int) -> BinaryField:
-    if computing not in _fields:
-        _fields[computing] = smallest_field(computing)
-    return _fields[computing]
-
-
 async def run(
     protocol: Protocol[T],
     link: Link,
     chunk: int,
     section: Section,
     meter: Meter,
-    progress: Callable[[Section, int], None] | None = None,
 ) -> T:
     """Run a protocol over a link, one message per peer and round, and return its result.
 
@@ -191,8 +181,6 @@ async def run(
                 sent += sum(len(view) for view in views)
                 await link.send(peer, key, views)
             meter.count(section, round_number, sent)
-            if progress is not None:
-                progress(section, round_number)
             replies = {peer: await link.receive(peer, key, size) for peer, size in exchange.expects.items()}
             round_number += 1
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mpc_engine.errors import EngineError
 from mpc_engine.party.config import load_config
-from mpc_engine.party.process import run_until_stopped, stop_on_signals, unexpected
+from mpc_engine.party.process import harden, run_until_stopped, stop_on_signals, unexpected
 from mpc_engine.party.service import Show, Usage, prepare, take_part
 from mpc_engine.release.files import write_release
 from mpc_engine.runtime.link import Section
@@ -45,6 +45,7 @@ def main(config_path: str, query_path: str, out: str) -> int:
     """Register this party's data, if any, take part in one release, write it. Returns the exit status."""
     show = Show(lambda phase: report("phase", name=phase), _progress)
     usage = Usage()
+    harden()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop_on_signals()
     try:

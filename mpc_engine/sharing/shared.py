@@ -45,10 +45,6 @@ class Shared(_Opaque):
         """Return scale·self + constant for public numbers."""
         return Shared(self.field, self.field.combine([scale], [self.values], constant))
 
-    def row(self, index: int) -> Shared:
-        """Return one row of a two-dimensional vector, without copying."""
-        return Shared(self.field, self.values[index])
-
 
 class SharedBits(_Opaque):
     """Degree-t shares over GF(2^d); `planes` has shape (d, rows, words)."""

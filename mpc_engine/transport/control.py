@@ -117,7 +117,7 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Commit:
-    """Control round 3: this party has committed. The hash is that of the masked values opened so far."""
+    """Control round 3: this party has committed. The hash is that of the masked coins it opened."""
 
     openings_hash: bytes
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mpc_engine.errors import IntegrityError
-from mpc_engine.field.binary import pack, smallest_field
+from mpc_engine.field.binary import pack
 from mpc_engine.field.mersenne import COUNTS
 from mpc_engine.protocols import signs as module
 from mpc_engine.protocols.checks import check_signs, cost_of_sign_check, public_coins
@@ -56,7 +56,7 @@ def test_signs_are_those_of_the_bits(n: int, cells: int, chunk: int) -> None:
     revealed = reveal([sums for _, sums in results])
     np.testing.assert_array_equal(revealed[:4], expected)
     np.testing.assert_array_equal(revealed[4] % COUNTS.p, total % COUNTS.p)
-    cost = cost_of_signed_bits(smallest_field(n), n, 4, cells).then(cost_of_sign_sums(n, 5, cells))
+    cost = cost_of_signed_bits(n, 4, cells).then(cost_of_sign_sums(n, 5, cells))
     assert world.spent() == (cost.rounds, cost.sent_bytes)
 
 
@@ -80,7 +80,7 @@ def test_honest_signs_pass_the_check_at_its_price(n: int) -> None:
     dealt = [share_vector(COUNTS, 1 - 2 * rng.integers(0, 2, (3, 65)), n, rng) for _ in range(degree_for(n))]
     world = World(n, seed=n)
     world.run(lambda ctx: check_signs(ctx, [d[ctx.me - 1] for d in dealt]), 65)
-    cost = cost_of_sign_check(n, degree_for(n))
+    cost = cost_of_sign_check(n)
     assert world.spent() == (cost.rounds, cost.sent_bytes)
 
 

@@ -96,7 +96,7 @@ def test_a_value_that_is_not_a_bit_is_noticed(n: int) -> None:
     rng, field = np.random.default_rng(n), smallest_field(n)
     shares = planes_of(field, np.zeros((1, CELLS)), n, rng)
     for plane in range(1, field.d):
-        constant = field.zeros(1, 2)
+        constant = np.zeros((field.d, 1, 2), np.uint64)
         constant[plane, 0, 0] = 1 << 17
         with pytest.raises(IntegrityError, match="not one"):
             reconstruct_bits(field, [share ^ constant for share in shares], degree_for(n))

@@ -60,4 +60,3 @@ def test_linear_operations_are_those_of_the_secrets() -> None:
     xs, ys = (share_vector(COUNTS, v, 5, rng) for v in (x, y))
     np.testing.assert_array_equal(reveal([a + b for a, b in zip(xs, ys, strict=True)]), x + y)
     np.testing.assert_array_equal(reveal([a.affine(-3, 7) for a in xs]), 7 - 3 * x)
-    np.testing.assert_array_equal(reveal([a.row(1) for a in xs]), x[1])
