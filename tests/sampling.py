@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from mpc_engine.dp.noise_table import NoiseTable
+from mpc_engine.field.mersenne import COUNTS, MersenneField
 from mpc_engine.protocols.noise import finish_noise, prepare_noise
 from mpc_engine.runtime.context import Context
 from tests.world import World, reveal, seeded, session_keys
@@ -39,13 +40,14 @@ def draw(
     seed: int = 1,
     keys: Callable[[], Any] | None = None,
     chunks: Callable[[int], int] = lambda block: block,
+    field: MersenneField = COUNTS,
 ) -> Sample:
     """Draw noise for so many cells, block after block within one session."""
     with seeded(seed):
         session = keys() if keys else session_keys(n)
 
     async def protocol(ctx: Context) -> Any:
-        factors = await prepare_noise(ctx.step("noise"), table)
+        factors = await prepare_noise(ctx.step("noise"), field, table)
         noise = await finish_noise(ctx.step("finish"), factors)
         return factors, noise
 

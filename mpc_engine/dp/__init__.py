@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from mpc_engine.dp.accounting import (
     NOT_PRIVATE,
+    Allotment,
     Guarantee,
+    Part,
     Rule,
     expected_false_cells,
-    guarantee_for_counts,
+    guarantee_for,
     publication_probability,
+    split,
     strict_threshold,
     table_for_counts,
 )
@@ -21,17 +24,20 @@ from mpc_engine.dp.rationals import parse_delta, parse_epsilon
 __all__ = [
     "NOT_PRIVATE",
     "TRUNCATION_LIMIT",
+    "Allotment",
     "Coin",
     "Guarantee",
     "NoiseTable",
+    "Part",
     "Rule",
     "default_mantissa_bits",
     "expected_false_cells",
     "generate",
-    "guarantee_for_counts",
+    "guarantee_for",
     "parse_delta",
     "parse_epsilon",
     "publication_probability",
+    "split",
     "strict_threshold",
     "table_for_counts",
 ]

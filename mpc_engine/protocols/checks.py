@@ -13,7 +13,7 @@ from hashlib import sha256
 import numpy as np
 
 from mpc_engine.errors import IntegrityError
-from mpc_engine.field.mersenne import COUNTS, pieces
+from mpc_engine.field.mersenne import MersenneField, pieces
 from mpc_engine.protocols.opening import cost_of_opening, open_masked, open_masked_product
 from mpc_engine.runtime.context import Context, gather
 from mpc_engine.runtime.cost import Cost
@@ -22,7 +22,7 @@ from mpc_engine.sharing.shared import Shared
 from mpc_engine.sharing.streams import KEY_BYTES, StreamKey
 
 REPETITIONS = 2
-"""Independent checks; each misses a fault with probability about 2/p, so together below 2^−59."""
+"""Independent checks; each misses a fault with probability about 2/p, so together below 2^−59 over counts."""
 
 _SEED_BYTES = 32
 
@@ -45,9 +45,10 @@ async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
 
     Opens, for public random ρ, Σ ρ_row·ρ_cell·(σ² − 1), which is 0 for signs whatever they are, under a
     fresh sharing of zero; and, for its degree only, Σ ρ_row·ρ_cell·σ masked by a uniform shared value,
-    since a share that arrived negated would not show in the squares. Raises IntegrityError.
+    since a share that arrived negated would not show in the squares. All values lie in one field, and so
+    do the weights. Raises IntegrityError.
     """
-    field = COUNTS
+    field = dealt[0].field
     public = await public_coins(ctx.step("toss"))
     rows = [row for shares in dealt for row in shares.values]
     squared = np.zeros((1, REPETITIONS), np.uint64)
@@ -72,8 +73,8 @@ async def check_signs(ctx: Context, dealt: Sequence[Shared]) -> None:
         raise IntegrityError("a value dealt as a random sign is not a sign: some party's dealing is wrong")
 
 
-def cost_of_sign_check(computing: int) -> Cost:
+def cost_of_sign_check(field: MersenneField, computing: int) -> Cost:
     """Return the cost of `check_signs`; it does not depend on the number of values."""
     toss = Cost(1, computing * (computing - 1) * _SEED_BYTES)
-    opening = cost_of_opening(COUNTS, computing, 1, REPETITIONS)
+    opening = cost_of_opening(field, computing, 1, REPETITIONS)
     return toss.then(opening.beside(opening))

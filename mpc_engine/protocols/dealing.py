@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine.field.binary import BinaryField
-from mpc_engine.field.mersenne import COUNTS, MersenneField, Vector
+from mpc_engine.field.mersenne import MersenneField, Vector
 from mpc_engine.runtime.context import Array, Context, Replies
 from mpc_engine.runtime.cost import Cost
 from mpc_engine.sharing.shamir import dealing, degree_for
@@ -103,13 +103,22 @@ def cost_of_dealing(field: Field, computing: int, dealers: Sequence[int], rows: 
     return Cost(1, elements * field.wire_bytes(rows, cells))
 
 
-async def share_sum(ctx: Context, silos: Sequence[int], rows: int, mine: Vector | None) -> Shared | None:
-    """Share every silo's counts and return the shares of their sum, shape (rows, cells); one round.
+async def share_sum(
+    ctx: Context, field: MersenneField, silos: Sequence[int], rows: int, mine: Vector | None
+) -> Shared | None:
+    """Share every silo's values and return the shares of their sum, shape (rows, cells); one round.
 
-    Each silo's counts must be non-negative and within its public bound, so that the sum cannot wrap
-    round; the plan checks the bounds. Returns None at an input-only party. Cost: `cost_of_dealing`.
+    Args:
+        field: in which to add.
+        silos: who brings values.
+        rows: rows that every silo brings.
+        mine: a silo's values, shape (rows, cells), as elements of the field: `field.vector` of signed
+            integers. The silos' public bounds on absolute values must add up to less than p/2, so
+            that the sum cannot wrap round; the plan checks them.
+
+    Returns None at an input-only party. Cost: `cost_of_dealing`.
     """
-    shares = await deal(ctx, COUNTS, silos, rows, mine)
+    shares = await deal(ctx, field, silos, rows, mine)
     if not shares:
         return None
     total = shares[0]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.field.binary import BinaryField
-from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.field.mersenne import MersenneField
 from mpc_engine.protocols.circuit import Circuit, comparison_circuit
 from mpc_engine.protocols.coins import coins, cost_of_coins
 from mpc_engine.protocols.multiplication import cost_of_multiplication, multiply
@@ -57,20 +57,22 @@ def _parities(magnitude_bits: int) -> list[tuple[int, ...]]:
     return [*((i,) for i in range(magnitude_bits)), (sign,), (sign, nonzero)]
 
 
-async def prepare_noise(ctx: Context, table: NoiseTable) -> NoiseFactors:
-    """Prepare one noise value per cell, as two factors; needs no data.
+async def prepare_noise(ctx: Context, field: MersenneField, table: NoiseTable) -> NoiseFactors:
+    """Prepare one noise value per cell, as two factors in F_p; needs no data.
 
+    p must exceed twice the largest value to which the noise is ever added, noise included; the plan
+    checks it. Noise for two fields in one block needs two steps: streams are named by step, not field.
     Rounds: the circuit's levels (6 at ε = 1), one opening, one resharing. The only openings are coins
     masked by uniform bits, and the zero of the check. Raises IntegrityError when a check fails.
     """
     k = len(table.magnitude)
     tossed, signs = await gather(
         coins(ctx.step("coins"), circuit_for(table)),
-        signed_bits(ctx.step("signs"), k + 2, _parities(k)),
+        signed_bits(ctx.step("signs"), field, k + 2, _parities(k)),
     )
     mask = SharedBits(ctx.binary, signs.bits.planes[:, : k + 1])
     flips = await open_masked_bits(ctx.step("flips"), tossed + mask)
-    quarter = COUNTS.scalars.inverse(4)
+    quarter = field.scalars.inverse(4)
     a = SignSum((k, k + 1), (1, -1), (None, flips[k]), 0)
     b = SignSum(
         tuple(range(k)),
@@ -79,9 +81,7 @@ async def prepare_noise(ctx: Context, table: NoiseTable) -> NoiseFactors:
         ((1 << k) + 1) * quarter,
     )
     factors = await sum_signs(ctx.step("factors"), signs, [a, b])
-    return NoiseFactors(
-        Shared(COUNTS, factors.values[:1]), Shared(COUNTS, factors.values[1:]), flips.tobytes()
-    )
+    return NoiseFactors(Shared(field, factors.values[:1]), Shared(field, factors.values[1:]), flips.tobytes())
 
 
 async def finish_noise(ctx: Context, factors: NoiseFactors) -> Shared:
@@ -89,15 +89,17 @@ async def finish_noise(ctx: Context, factors: NoiseFactors) -> Shared:
     return await multiply(ctx, factors.a, factors.b)
 
 
-def cost_of_preparing(field: BinaryField, computing: int, table: NoiseTable, cells: int) -> Cost:
-    """Return the cost of `prepare_noise`."""
+def cost_of_preparing(
+    field: MersenneField, binary: BinaryField, computing: int, table: NoiseTable, cells: int
+) -> Cost:
+    """Return the cost of `prepare_noise` in F_p with coins in GF(2^d)."""
     k = len(table.magnitude)
-    tossed = cost_of_coins(field, computing, circuit_for(table), cells)
-    signs = cost_of_signed_bits(computing, k + 2, cells)
-    opening = cost_of_opening(field, computing, k + 1, cells)
-    return tossed.beside(signs).then(opening).then(cost_of_sign_sums(computing, 2, cells))
+    tossed = cost_of_coins(binary, computing, circuit_for(table), cells)
+    signs = cost_of_signed_bits(field, computing, k + 2, cells)
+    opening = cost_of_opening(binary, computing, k + 1, cells)
+    return tossed.beside(signs).then(opening).then(cost_of_sign_sums(field, computing, 2, cells))
 
 
-def cost_of_finishing(computing: int, cells: int) -> Cost:
+def cost_of_finishing(field: MersenneField, computing: int, cells: int) -> Cost:
     """Return the cost of `finish_noise`."""
-    return cost_of_multiplication(COUNTS, computing, 1, cells)
+    return cost_of_multiplication(field, computing, 1, cells)

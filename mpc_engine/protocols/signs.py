@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine.field.binary import unpack
-from mpc_engine.field.mersenne import COUNTS, MersenneField, Vector
+from mpc_engine.field.mersenne import MersenneField, Vector
 from mpc_engine.protocols.checks import check_signs, cost_of_sign_check
 from mpc_engine.protocols.dealing import cost_of_dealing, deal
 from mpc_engine.protocols.multiplication import cost_of_multiplication, multiply, reshare
@@ -78,8 +78,10 @@ def _parities(parts: PackedBits, parities: Sequence[Sequence[int]]) -> PackedBit
     return np.stack([np.bitwise_xor.reduce(parts[list(rows)], axis=0) for rows in parities])
 
 
-async def signed_bits(ctx: Context, rows: int, parities: Sequence[Sequence[int]]) -> SignedBits:
-    """Make `rows` random bits per cell, and the sign of the parity of each listed group of rows.
+async def signed_bits(
+    ctx: Context, field: MersenneField, rows: int, parities: Sequence[Sequence[int]]
+) -> SignedBits:
+    """Make `rows` random bits per cell, and in F_p the sign of the parity of each listed group of rows.
 
     Rounds: 1 + max(⌈log2 t⌉, 2), the check of the dealt signs included.
     Raises IntegrityError when something dealt is not a sign.
@@ -90,15 +92,15 @@ async def signed_bits(ctx: Context, rows: int, parities: Sequence[Sequence[int]]
     if ctx.me in who.dealers:
         entrusted = [part for members, part in parts.items() if who.dealer_of(members) == ctx.me]
         bits = _parities(reduce(np.bitwise_xor, entrusted), parities)
-        mine = np.where(unpack(bits, ctx.cells), np.uint64(COUNTS.p - 1), np.uint64(1))
-    dealt = await deal(ctx.step("deal"), COUNTS, who.dealers, len(parities), mine)
+        mine = np.where(unpack(bits, ctx.cells), np.uint64(field.p - 1), np.uint64(1))
+    dealt = await deal(ctx.step("deal"), field, who.dealers, len(parities), mine)
     product, _ = await gather(
         _product(ctx.step("product"), dealt),
         check_signs(ctx.step("check"), dealt),
     )
     if ctx.me in who.last_set:
         last = _parities(parts[who.last_set], parities)
-        weight = set_weight(COUNTS, ctx.computing, who.last_set, ctx.me)
+        weight = set_weight(field, ctx.computing, who.last_set, ctx.me)
         return SignedBits(SharedBits(ctx.binary, shares), product, last, weight)
     return SignedBits(SharedBits(ctx.binary, shares), product, None, 0)
 
@@ -106,6 +108,7 @@ async def signed_bits(ctx: Context, rows: int, parities: Sequence[Sequence[int]]
 async def _product(ctx: Context, factors: Sequence[Shared]) -> Shared:
     """Return the product of shared vectors by a tree of multiplications."""
     level = list(factors)
+    field = level[0].field
     depth = 0
     while len(level) > 1:
         half = len(level) // 2
@@ -113,9 +116,9 @@ async def _product(ctx: Context, factors: Sequence[Shared]) -> Shared:
         left = np.concatenate([x.values for x in level[:half]])
         right = np.concatenate([x.values for x in level[half : 2 * half]])
         step = ctx.step(str(depth))
-        both = await multiply(step, Shared(COUNTS, left), Shared(COUNTS, right))
+        both = await multiply(step, Shared(field, left), Shared(field, right))
         rows = level[0].values.shape[0]
-        done = [Shared(COUNTS, both.values[k * rows : (k + 1) * rows]) for k in range(half)]
+        done = [Shared(field, both.values[k * rows : (k + 1) * rows]) for k in range(half)]
         level = done + level[2 * half :]
         depth += 1
     return level[0]
@@ -136,12 +139,13 @@ class SignSum:
 
 async def sum_signs(ctx: Context, signs: SignedBits, sums: Sequence[SignSum]) -> Shared:
     """Return the shares of linear combinations of signs, shape (sums, cells); one resharing, one round."""
-    return await reshare(ctx, COUNTS, np.stack([_local_sum(ctx, signs, one) for one in sums]))
+    local = np.stack([_local_sum(ctx, signs, one) for one in sums])
+    return await reshare(ctx, signs.dealt.field, local)
 
 
 def _local_sum(ctx: Context, signs: SignedBits, one: SignSum) -> Vector:
     """Return this party's degree-2t share of a linear combination of signs."""
-    field = COUNTS
+    field = signs.dealt.field
     if signs.last is None:
         return np.full(ctx.cells, one.constant % field.p, np.uint64)
     dealt, last = [], []
@@ -154,26 +158,26 @@ def _local_sum(ctx: Context, signs: SignedBits, one: SignSum) -> Vector:
 
 
 def _signed(field: MersenneField, factor: int, bits: NDArray[np.uint8]) -> Vector:
-    """Return factor where the bit is 0 and −factor where it is 1; negation flips the bits of a residue."""
+    """Return ±factor, − where the bit is 1; p − x is x with all bits flipped, for x in 0..p."""
     mask = bits.astype(np.uint64)
     mask *= np.uint64(field.p)
     mask ^= np.uint64(factor)
     return mask
 
 
-def cost_of_signed_bits(computing: int, parities: int, cells: int) -> Cost:
+def cost_of_signed_bits(field: MersenneField, computing: int, parities: int, cells: int) -> Cost:
     """Return the cost of `signed_bits`; the bits in GF(2^d) cost nothing."""
     t = degree_for(computing)
     product = Cost()
     factors = t
     while factors > 1:
         half = factors // 2
-        product = product.then(cost_of_multiplication(COUNTS, computing, half * parities, cells))
+        product = product.then(cost_of_multiplication(field, computing, half * parities, cells))
         factors -= half
-    deal_cost = cost_of_dealing(COUNTS, computing, range(1, t + 1), parities, cells)
-    return deal_cost.then(product.beside(cost_of_sign_check(computing)))
+    deal_cost = cost_of_dealing(field, computing, range(1, t + 1), parities, cells)
+    return deal_cost.then(product.beside(cost_of_sign_check(field, computing)))
 
 
-def cost_of_sign_sums(computing: int, sums: int, cells: int) -> Cost:
+def cost_of_sign_sums(field: MersenneField, computing: int, sums: int, cells: int) -> Cost:
     """Return the cost of `sum_signs`."""
-    return cost_of_multiplication(COUNTS, computing, sums, cells)
+    return cost_of_multiplication(field, computing, sums, cells)

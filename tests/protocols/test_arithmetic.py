@@ -19,7 +19,7 @@ from mpc_engine.protocols.multiplication import (
     multiply_bits,
 )
 from mpc_engine.protocols.opening import cost_of_opening, open_masked_bits, open_masked_product, zero_shared
-from mpc_engine.runtime.context import Context
+from mpc_engine.runtime.context import Context, gather
 from mpc_engine.runtime.cost import Cost
 from mpc_engine.sharing.shamir import SUPPORTED, degree_for
 from mpc_engine.sharing.shared import Shared
@@ -64,13 +64,46 @@ def test_dealing(n: int, cells: int, field: MersenneField) -> None:
 
 
 @PARTIES
-def test_sum_of_silos_of_which_some_compute(n: int) -> None:
+@FIELDS
+def test_sum_of_silos_of_which_some_compute(n: int, field: MersenneField) -> None:
+    """Of signed values, with bounds that add up to all that the field has room for."""
     silos, world = [1, 2, n + 1, n + 2, n + 3], World(n, n + 3, seed=n)
-    counts = {i: generator(n, i).integers(0, 1 << 24, (2, 65), dtype=np.uint64) for i in silos}
-    results = world.run(lambda ctx: share_sum(ctx, silos, 2, counts.get(ctx.me)), 65)
-    np.testing.assert_array_equal(reveal(results[:n]), sum(counts.values()))
+    bound = field.p // 2 // len(silos)
+    values = {i: generator(n, i).integers(-bound, bound + 1, (2, 65)) for i in silos}
+    for i in silos:
+        values[i][0, :5] = -bound, bound, 0, -1, 1
+    mine = {i: field.vector(v) for i, v in values.items()}
+    results = world.run(lambda ctx: share_sum(ctx, field, silos, 2, mine.get(ctx.me)), 65)
+    np.testing.assert_array_equal(reveal(results[:n]), sum(values.values()))
     assert results[n:] == [None] * 3
-    assert world.spent() == (1, cost_of_dealing(COUNTS, n, silos, 2, 65).sent_bytes)
+    assert world.spent() == (1, cost_of_dealing(field, n, silos, 2, 65).sent_bytes)
+
+
+@PARTIES
+@CELLS
+def test_two_fields_share_their_round(n: int, cells: int) -> None:
+    """Bytes of wide elements follow an odd number of narrow ones in the same message."""
+    values = {i: generator(n, i).integers(-(1 << 20), 1 << 20, (1, cells)) for i in (1, 2, n + 1)}
+
+    async def protocol(ctx: Context) -> list[Shared]:
+        sums = [
+            share_sum(
+                ctx.step(str(field)),
+                field,
+                list(values),
+                1,
+                field.vector(values[ctx.me] << shift) if ctx.me in values else None,
+            )
+            for field, shift in ((COUNTS, 0), (WIDE, 30))
+        ]
+        return await gather(*sums)
+
+    world = World(n, n + 1, seed=n)
+    results = world.run(protocol, cells)
+    for k, shift in enumerate((0, 30)):
+        np.testing.assert_array_equal(reveal([r[k] for r in results[:n]]), sum(values.values()) << shift)
+    costs = [cost_of_dealing(field, n, list(values), 1, cells) for field in (COUNTS, WIDE)]
+    assert world.spent() == (1, costs[0].beside(costs[1]).sent_bytes)
 
 
 @PARTIES
@@ -129,44 +162,46 @@ def test_opening_bits(n: int, cells: int) -> None:
 
 @PARTIES
 @CELLS
-def test_opening_products(n: int, cells: int) -> None:
+@FIELDS
+def test_opening_products(n: int, cells: int, field: MersenneField) -> None:
     """At degree 2t, under a fresh sharing of zero: messages are not zero even where all factors are."""
     rng, world = generator(n, cells), World(n, seed=n, record_payloads=True)
-    x, y = rng.integers(0, COUNTS.p // 2, (2, 2, cells))
+    x, y = rng.integers(0, field.p // 2, (2, 2, cells))
     x[0], y[0] = 0, 0
-    zero = Shared(COUNTS, np.zeros((2, cells), np.uint64))
+    zero = Shared(field, np.zeros((2, cells), np.uint64))
     xs, ys = (
         [
-            zero + Shared(COUNTS, np.where(np.arange(2)[:, None], s.values, 0))
-            for s in share_vector(COUNTS, z, n, rng)
+            zero + Shared(field, np.where(np.arange(2)[:, None], s.values, 0))
+            for s in share_vector(field, z, n, rng)
         ]
         for z in (x, y)
     )
 
     async def protocol(ctx: Context) -> np.ndarray:
-        local = COUNTS.multiply(xs[ctx.me - 1].values, ys[ctx.me - 1].values)
-        return await open_masked_product(ctx, COUNTS, local)
+        local = field.multiply(xs[ctx.me - 1].values, ys[ctx.me - 1].values)
+        return await open_masked_product(ctx, field, local)
 
     for opened in world.run(protocol, cells):
-        np.testing.assert_array_equal(opened, x.astype(object) * y % COUNTS.p)
-    cost = cost_of_opening(COUNTS, n, 2, cells)
+        np.testing.assert_array_equal(opened, x.astype(object) * y % field.p)
+    cost = cost_of_opening(field, n, 2, cells)
     assert world.spent() == (cost.rounds, cost.sent_bytes)
     for sent in world.network.transcript:
         assert sent.payload is not None
         # In the first row local products are 0; messages are not.
-        assert np.frombuffer(sent.payload, "<u4")[:cells].all()
+        assert np.frombuffer(sent.payload, field.wire)[:cells].all()
 
 
 @PARTIES
-def test_zero_sharings_cancel(n: int) -> None:
-    local = [s.values for s in share_vector(COUNTS, np.arange(-30, 35), n, generator(n))]
+@FIELDS
+def test_zero_sharings_cancel(n: int, field: MersenneField) -> None:
+    local = [s.values for s in share_vector(field, np.arange(-30, 35), n, generator(n))]
 
     async def protocol(ctx: Context) -> np.ndarray:
-        return zero_shared(ctx, COUNTS, local[ctx.me - 1])
+        return zero_shared(ctx, field, local[ctx.me - 1])
 
     world = World(n, seed=n)
     shares = world.run(protocol, 65)
-    np.testing.assert_array_equal(COUNTS.centred(reveal_additive(COUNTS, shares))[0], np.arange(-30, 35))
+    np.testing.assert_array_equal(field.centred(reveal_additive(field, shares))[0], np.arange(-30, 35))
     assert world.spent() == (0, 0)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from mpc_engine.field.binary import smallest_field, unpack
-from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.field.mersenne import COUNTS, WIDE, MersenneField
 from mpc_engine.sharing.keys import SessionKeys
 from mpc_engine.sharing.prss import random_bits, random_elements, set_weight
 from mpc_engine.sharing.shamir import SUPPORTED, degree_for
@@ -25,10 +25,12 @@ def keys(n: int, seed: int = 1) -> list[SessionKeys]:
 
 
 @PARTIES
-def test_elements_are_shared_at_degree_t_and_uniform(n: int) -> None:
-    shares = [Shared(COUNTS, random_elements(k, n, "mask", COUNTS, (1, 20000))) for k in keys(n)]
-    values = reveal(shares)[0] % COUNTS.p
-    assert stats.chisquare(np.bincount(values * 64 // COUNTS.p, minlength=64)).pvalue > 1e-4
+@pytest.mark.parametrize("field", [COUNTS, WIDE], ids=str)
+def test_elements_are_shared_at_degree_t_and_uniform(n: int, field: MersenneField) -> None:
+    shares = [Shared(field, random_elements(k, n, "mask", field, (1, 20000))) for k in keys(n)]
+    values = reveal(shares)[0] % field.p
+    buckets = (values.astype(object) * 64 // field.p).astype(int)
+    assert stats.chisquare(np.bincount(buckets, minlength=64)).pvalue > 1e-4
     assert len(set(values.tolist())) > 19990
 
 
@@ -73,7 +75,7 @@ def test_any_t_parties_miss_the_key_of_exactly_one_set(n: int) -> None:
 
 @PARTIES
 def test_weights_are_one_at_the_secret_and_zero_outside_the_set(n: int) -> None:
-    for field in (COUNTS, smallest_field(n)):
+    for field in (COUNTS, WIDE, smallest_field(n)):
         for members in combinations(range(1, n + 1), degree_for(n) + 1):
             assert set_weight(field, n, members, 0) == 1
             assert all(bool(set_weight(field, n, members, j)) == (j in members) for j in range(1, n + 1))
