@@ -19,11 +19,12 @@ import numpy as np
 from mpc_engine.dp.accounting import Rule
 from mpc_engine.dp.noise_table import generate
 from mpc_engine.field.binary import BinaryField, pack, unpack
-from mpc_engine.field.mersenne import COUNTS, MersenneField
+from mpc_engine.field.mersenne import MersenneField
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.session import Policy, Session
 from mpc_engine.release.execute import Computed
 from mpc_engine.release.grid import Axis, Grid
+from mpc_engine.release.groups import Groups, Tally
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.release.table import Release
 from mpc_engine.runtime.context import Context, Protocol, run
@@ -206,28 +207,56 @@ class Outcome:
                 raise result
         return [result for result in self.results if isinstance(result, Release)]
 
-    def noisy_values(self) -> np.ndarray:
-        """Return the noisy values of all cells, suppressed ones included, from what parties committed."""
+    def noisy_values(self, line: int = 0) -> np.ndarray:
+        """Return the noisy values of all cells of a line, suppressed ones included, as parties committed."""
         assert self.plan is not None
-        blocks = []
-        for number in range(len(self.plan.blocks)):
-            shares = [self.computed[i].outputs[number].values for i in range(1, self.plan.computing + 1)]
-            blocks.append(reveal([Shared(COUNTS, share) for share in shares])[0])
+        field, blocks = self.plan.lines[line].field, []
+        for block in self.plan.blocks:
+            if block.line == line:
+                shares = [
+                    self.computed[i].outputs[block.number].values for i in range(1, self.plan.computing + 1)
+                ]
+                blocks.append(reveal([Shared(field, share) for share in shares])[0])
         return np.concatenate(blocks)
+
+    def sent_bytes(self, section: Section) -> int:
+        """Return the bytes that all parties sent together in a section."""
+        return sum(s.meter.sent_bytes.get(section, 0) for s in self.sessions)
+
+    def rounds(self, section: Section) -> int:
+        """Return the most rounds that a party had in a section."""
+        return max(s.meter.rounds.get(section, 0) for s in self.sessions)
+
+
+def axis(name: str, size: int) -> Axis:
+    """Return an axis with the categories 0, 1, …"""
+    return Axis(name, tuple(map(str, range(size))))
+
+
+def tally(name: str, *sizes: int, weight: int = 1, step: int = 1, signed: bool = False) -> Tally:
+    """Return a tally over axes a, b, c, … of these sizes."""
+    axes = tuple(axis("abcdefgh"[i], size) for i, size in enumerate(sizes))
+    return Tally(name, Grid(axes), weight, step, signed)
+
+
+def counted(cells: int) -> Groups:
+    """Return groups without members: cells, each its own guard."""
+    return Groups("cells", Tally("records", Grid((axis("cell", cells),))))
 
 
 def proposal(
-    cells: int,
+    groups: int | Sequence[Groups],
     silos: Sequence[bool],
     computing: int,
     rule: Rule = Rule.NOISY,
     threshold: int = 5,
     cap: int = 1,
     epsilon: str = "1",
+    count_bound: int = 1 << 20,
 ) -> Proposal:
-    """Return a proposal for a table of so many cells; `silos` tells which party brings counts."""
+    """Return a proposal for groups, or a table of so many cells; `silos` tells which party brings counts."""
     return Proposal(
-        grid=Grid((Axis("cell", tuple(map(str, range(cells)))),)),
+        groups=(counted(groups),) if isinstance(groups, int) else tuple(groups),
         query_fields={},
         epsilon=Fraction(epsilon),
         epsilon_text=epsilon,
@@ -236,7 +265,7 @@ def proposal(
         threshold=threshold,
         cap=cap,
         members=tuple(
-            Member(f"party{i}", i <= computing, silo, f"sha256:{i}", 1 << 20)
+            Member(f"party{i}", i <= computing, silo, f"sha256:{i}", count_bound)
             for i, silo in enumerate(silos, start=1)
         ),
         digests={"query": "a1" * 32, "codebook": "c0" * 32},
@@ -244,28 +273,32 @@ def proposal(
 
 
 def release(
-    counts: Sequence[np.ndarray | None],
+    counts: Sequence[Any],
     computing: int = 3,
     seed: int | None = None,
     network: Mapping[str, Any] | None = None,
     differing: Mapping[int, Mapping[str, Any]] | None = None,
     policies: Mapping[int, Policy] | None = None,
-    replaced_counts: Mapping[int, np.ndarray] | None = None,
+    replaced_counts: Mapping[int, Any] | None = None,
+    groups: Sequence[Groups] | None = None,
     **terms: Any,
 ) -> Outcome:
     """Run a whole session.
 
     Args:
-        counts: every party's counts, shape (rows, cells) or (cells,); None at a helper.
+        counts: every party's counts, shape (rows, cells) or (cells,); with ``groups`` a list of them, one
+            for each line; None at a helper.
         network: options of the `MemoryNetwork`.
         differing: what a party's proposal holds in place of the others', by party and field.
         policies: of the parties that do not accept everything.
         replaced_counts: what a party brings in place of its counts, as it is.
+        groups: what is released, by default a table of as many cells as the counts have.
         terms: of the `proposal`.
     """
-    held = [None if c is None else np.atleast_2d(np.asarray(c, np.int64)) for c in counts]
-    cells = next(c.shape[1] for c in held if c is not None)
-    asked = proposal(cells, [c is not None for c in held], computing, **terms)
+    lines = [c if c is None or groups is not None else [c] for c in counts]
+    held = [None if c is None else [np.atleast_2d(np.asarray(x, np.int64)) for x in c] for c in lines]
+    cells = next(c[0].shape[1] for c in held if c is not None)
+    asked = proposal(groups or cells, [c is not None for c in held], computing, **terms)
     parties = len(held)
     net = MemoryNetwork(parties, computing, **{"round_timeout_s": 20.0, **(network or {})})
     outcome = Outcome([], [], net, None, {})

@@ -5,7 +5,9 @@ Paths in a document are relative to the document.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +16,7 @@ from mpc_engine.documents import (
     Document,
     Field,
     broken,
+    field_validator,
     load,
     model_validator,
 )
@@ -22,9 +25,11 @@ from mpc_engine.errors import DocumentError, TooFewPartiesError
 from mpc_engine.party.session import Policy
 from mpc_engine.release.plan import Member
 from mpc_engine.sharing.shamir import degree_for
+from mpc_engine.statistics.presets import presets
 from mpc_engine.transport.grpc_link import Endpoint
 from mpc_engine.transport.tls import load_certificate
 
+_CHANCE = re.compile(r"0(\.[0-9]{1,20})?|1(\.0{1,20})?")
 LARGEST_ROSTER = 200
 """Most parties of a roster."""
 
@@ -42,6 +47,12 @@ def _delta(text: str) -> str:
         parse_delta(text)
     except DocumentError as error:
         raise ValueError(str(error)) from None
+    return text
+
+
+def _chance(text: str) -> str:
+    if not _CHANCE.fullmatch(text):
+        raise ValueError('must be a decimal number from "0" to "1" in quotes, such as "0.35"')
     return text
 
 
@@ -105,7 +116,13 @@ class Roster(Document):
 
 
 class PolicyDocument(Document):
-    """What this party accepts in one release, whatever a query asks."""
+    """What this party accepts in one release, whatever a query asks.
+
+    ``greatest_chance_for_nobody`` is the greatest probability with which a group that holds nobody may be
+    shown: a query that gives its guards little of ε makes k mean little. ``presets`` are those allowed, all
+    if left out; only ``count``, ``crosstab`` and ``histogram`` never show a number below k that is not
+    itself compared with k.
+    """
 
     greatest_epsilon: Annotated[str, AfterValidator(_epsilon)]
     least_threshold: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -114,6 +131,16 @@ class PolicyDocument(Document):
         "strict",
     )
     greatest_delta: Annotated[str, AfterValidator(_delta)] = "0.00001"
+    greatest_chance_for_nobody: Annotated[str, AfterValidator(_chance)] = "0.35"
+    presets: Annotated[tuple[str, ...], Field(min_length=1, max_length=50)] | None = None
+
+    @field_validator("presets")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in presets():
+                raise ValueError(f"{name!r} is no preset; presets: {', '.join(presets())}")
+        return names
 
     def policy(self) -> Policy:
         """Return the policy, its ε as a plain decimal."""
@@ -122,6 +149,8 @@ class PolicyDocument(Document):
             self.least_threshold,
             tuple(Rule(rule) for rule in self.rules),
             parse_delta(self.greatest_delta),
+            Fraction(self.greatest_chance_for_nobody),
+            self.presets,
         )
 
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import digest
-from mpc_engine.dp.accounting import Rule, guarantee_for_counts, table_for_counts
-from mpc_engine.release.grid import Grid
+from mpc_engine.dp.accounting import Rule, guarantee_for
+from mpc_engine.release.groups import Groups, parts_of
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.sharing.shamir import degree_for
 from mpc_engine.statistics.query import Query
@@ -20,7 +20,7 @@ class Proposal:
     """A query on a roster, before the parties have agreed.
 
     Attributes:
-        grid: the cells.
+        groups: what is to be released.
         query_fields: the query as plain fields.
         epsilon, delta: as exact fractions; delta is None unless the rule is strict.
         rule, threshold, cap: as the query asks; the agreed threshold may be larger.
@@ -28,7 +28,7 @@ class Proposal:
         digests: digest of each thing that must be equal everywhere, by the name people know it by.
     """
 
-    grid: Grid
+    groups: tuple[Groups, ...]
     query_fields: Mapping[str, object]
     epsilon: Fraction
     epsilon_text: str
@@ -49,10 +49,9 @@ class Proposal:
 
         Raises DocumentError when the noise or the small-cell test would be out of bounds.
         """
-        table = table_for_counts(self.epsilon, self.cap)
         k = self.threshold if threshold is None else threshold
-        guarantee = guarantee_for_counts(table, self.rule, k, self.cap, self.delta)
-        return Plan(self.grid, guarantee, table, self.members, self.digests)
+        guarantee = guarantee_for(self.epsilon, parts_of(self.groups), self.rule, k, self.cap, self.delta)
+        return Plan(self.groups, guarantee, self.members, self.digests)
 
 
 def propose(query: Query, codebook: Codebook, members: tuple[Member, ...]) -> Proposal:
@@ -65,14 +64,16 @@ def propose(query: Query, codebook: Codebook, members: tuple[Member, ...]) -> Pr
     fields = query.digest_fields()
     privacy = fields["privacy"]
     asked = {name: value for name, value in fields.items() if name != "privacy"}
+    layout = query.layout(codebook)
     digests = {
         "roster": digest({"members": [member.as_fields() for member in members]}),
         "codebook": codebook.digest(),
         "query": digest({"query": asked}),
         "privacy": digest({"privacy": privacy}),
+        "layout": digest({"layout": layout.as_fields()}),
     }
     return Proposal(
-        grid=query.grid(codebook),
+        groups=layout.groups,
         query_fields=fields,
         epsilon=query.privacy.epsilon_exact,
         epsilon_text=query.privacy.epsilon,

@@ -67,7 +67,7 @@ class Ready:
     proposal: Proposal
     endpoints: tuple[Endpoint, ...]
     snapshot_id: str
-    counts: NDArray[np.int64] | None = field(repr=False)
+    sums: tuple[NDArray[np.int64], ...] | None = field(repr=False)
 
 
 def read_query(config: PartyConfig, query_path: str | Path) -> tuple[Query, Codebook]:
@@ -90,13 +90,13 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
     if config.data is None:
         return Ready(config, number, proposal, endpoints, "", None)
     show.announce("tabulate")
-    snapshot_id, counts = _count(config, roster, number, query, codebook)
-    return Ready(config, number, proposal, endpoints, snapshot_id, counts)
+    snapshot_id, sums = _count(config, roster, number, query, codebook)
+    return Ready(config, number, proposal, endpoints, snapshot_id, sums)
 
 
 def _count(
     config: PartyConfig, roster: Roster, number: int, query: Query, codebook: Codebook
-) -> tuple[str, NDArray[np.int64]]:
+) -> tuple[str, tuple[NDArray[np.int64], ...]]:
     # Imported here, for a helper has no records and need not load the table libraries.
     from mpc_engine.silo.register import load_registration
     from mpc_engine.silo.tabulate import tabulate
@@ -109,9 +109,7 @@ def _count(
             f"the roster allows {bound}"
         )
     cells = tabulate(query, codebook, registration)
-    counts = np.stack([cells.records, cells.patients])
-    cells.clear()
-    return registration.snapshot_id, counts
+    return registration.snapshot_id, cells.take()
 
 
 async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
@@ -136,7 +134,7 @@ async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
             config.accepted(),
             link,
             ready.snapshot_id,
-            ready.counts,
+            ready.sums,
             agree_timeout_s=config.deadlines.connect_s,
             round_timeout_s=config.deadlines.round_s,
             progress=show.progress,

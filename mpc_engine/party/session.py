@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine import __version__
-from mpc_engine.dp import Rule
+from mpc_engine.dp import Rule, publication_probability
 from mpc_engine.errors import (
     DataError,
     DocumentError,
@@ -62,12 +62,18 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Policy:
-    """What one party accepts, whatever a query asks: ε as a plain decimal, k, the rules and their δ."""
+    """What one party accepts, whatever a query asks.
+
+    ε as a plain decimal, k, the rules and their δ, the greatest chance that a group of nobody is shown, and
+    the presets (None: all).
+    """
 
     greatest_epsilon: str
     least_threshold: int
     rules: tuple[Rule, ...] = (Rule.NOISY, Rule.STRICT)
     greatest_delta: Fraction = Fraction(1, 10**5)
+    greatest_chance_for_nobody: Fraction = Fraction(1)
+    presets: tuple[str, ...] | None = None
 
 
 async def _commit_nothing(plan: Plan, computed: Computed) -> None:
@@ -83,7 +89,7 @@ class Session:
         policy: what this party accepts.
         link: its connections.
         snapshot_id: the registered data's id at a silo, "" at a helper.
-        counts: a silo's counts, int64 (rows, cells); None at a helper.
+        sums: a silo's sums, for each line of the plan int64 (rows, cells); None at a helper.
         agree_timeout_s: longest wait for the first message of a peer, who may still be connecting.
         round_timeout_s: longest wait for a message of one round.
         commit_point: see `CommitPoint`.
@@ -97,7 +103,7 @@ class Session:
         policy: Policy,
         link: Link,
         snapshot_id: str,
-        counts: NDArray[np.int64] | None,
+        sums: Sequence[NDArray[np.int64]] | None,
         *,
         agree_timeout_s: float = 60.0,
         round_timeout_s: float = 60.0,
@@ -106,7 +112,7 @@ class Session:
         announce: Announce = lambda phase: None,
     ) -> None:
         self.me, self.proposal, self.policy, self.link = me, proposal, policy, link
-        self.snapshot_id, self.counts = snapshot_id, counts
+        self.snapshot_id, self.sums = snapshot_id, sums
         self.commit_point, self.progress, self.announce = commit_point, progress, announce
         self.agree_timeout_s, self.round_timeout_s = agree_timeout_s, round_timeout_s
         self.meter = Meter()
@@ -148,7 +154,7 @@ class Session:
         self.announce("reserve")
         session_id, keys, agrees, plan = await self._reserve(agrees, contributions, received)
         self.announce("compute")
-        execution = Execution(plan, self.me, keys, self.link, self.counts, self.progress)
+        execution = Execution(plan, self.me, keys, self.link, self.sums, self.progress)
         self.meter = execution.meter
         computed = await execution.compute()
         self.announce("commit")
@@ -157,7 +163,8 @@ class Session:
         openings = await self._commit(computed, plan)
         self.announce("open")
         shown = await execution.publish_pattern(computed)
-        pattern = sha256(b"mpc-engine/pattern/1\0" + np.packbits(shown).tobytes()).digest()
+        bits = np.packbits(np.concatenate(shown)).tobytes()
+        pattern = sha256(b"mpc-engine/pattern/1\0" + bits).digest()
         await self._control(PATTERN, Pattern(pattern).encode())
         for peer, data in (await self._receive(PATTERN)).items():
             if not hmac.compare_digest(Pattern.decode(data).hash, pattern):
@@ -232,6 +239,12 @@ class Session:
     def _check_policy(self) -> None:
         """Check the query's rule against this party's own policy."""
         name, rule, delta = self._name(self.me), self.proposal.rule, self.proposal.delta
+        preset = str(self.proposal.query_fields.get("preset"))
+        if self.policy.presets is not None and preset not in self.policy.presets:
+            raise PolicyError(
+                f"the query is a {preset}, but {name} accepts only {', '.join(self.policy.presets)}. "
+                "No count was shared"
+            )
         if rule not in self.policy.rules:
             accepted = ", ".join(each.value for each in self.policy.rules)
             raise PolicyError(
@@ -328,12 +341,21 @@ class Session:
         strictest = max(agrees, key=lambda number: agrees[number].least_threshold)
         threshold = max(self.proposal.threshold, agrees[strictest].least_threshold)
         try:
-            return self.proposal.plan(threshold)
+            plan = self.proposal.plan(threshold)
         except DocumentError as error:
             raise PolicyError(
                 f"{self._name(strictest)} accepts no k below {threshold}, and with that {error}. "
                 "No count was shared"
             ) from None
+        most = self.policy.greatest_chance_for_nobody
+        for index, allotment in enumerate(plan.guarantee.allotments):
+            if allotment.part.guard and publication_probability(plan.guarantee, 0, guard=index) > most:
+                raise PolicyError(
+                    f"{allotment.part.name} gets so little of ε that a group of nobody would be shown with "
+                    f"a chance above {float(most):g}, the greatest that {self._name(self.me)} accepts; give "
+                    "it a larger weight, or ask for a larger k. No count was shared"
+                )
+        return plan
 
     async def _commit(self, computed: Computed, plan: Plan) -> bytes:
         """Tell every peer that this party committed, wait for all, and compare what was opened so far."""

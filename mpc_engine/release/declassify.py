@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_engine.field.mersenne import COUNTS, Vector
+from mpc_engine.field.mersenne import COUNTS, MersenneField, Vector
 from mpc_engine.runtime.context import Array, Exchange
 from mpc_engine.sharing.shamir import degree_for, reconstruct_counts
 
@@ -43,11 +43,18 @@ async def declassify_pattern(
 
 
 async def declassify_values(
-    me: int, computing: int, parties: int, shown: NDArray[np.bool_], mine: Vector | None
+    field: MersenneField,
+    me: int,
+    computing: int,
+    parties: int,
+    shown: NDArray[np.bool_],
+    mine: Vector | None,
 ) -> NDArray[np.int64]:
     """Open the noisy values of the cells that are shown, and of no others; one round, none if there are none.
 
     Args:
+        field: in which the values are shared; above p/2 means negative.
+        shown: the cells to open, as the opened pattern tells.
         mine: this computing party's degree-t share of all cells, shape (1, cells); None if input-only.
 
     Returns:
@@ -59,13 +66,13 @@ async def declassify_values(
     if not count:
         return np.zeros(0, np.int64)
     chosen = None if mine is None else mine[:, shown]
-    encoded = None if chosen is None else COUNTS.encode(chosen)
-    replies = await _publish(me, computing, parties, encoded, COUNTS.wire_bytes(1, count))
+    encoded = None if chosen is None else field.encode(chosen)
+    replies = await _publish(me, computing, parties, encoded, field.wire_bytes(1, count))
     shares: list[Vector] = []
     for j in range(1, computing + 1):
         if j == me and chosen is not None:
             shares.append(chosen)
         else:
-            shares.append(COUNTS.decode(replies[j], 1, count))
-    values: NDArray[np.int64] = COUNTS.centred(reconstruct_counts(COUNTS, shares, degree_for(computing)))[0]
+            shares.append(field.decode(replies[j], 1, count))
+    values: NDArray[np.int64] = field.centred(reconstruct_counts(field, shares, degree_for(computing)))[0]
     return values

@@ -12,7 +12,7 @@ from mpc_engine.release.table import Release
 
 
 def write_release(release: Release, directory: Path) -> list[Path]:
-    """Write release.json, table.csv and openings.json into a directory and return their paths.
+    """Write release.json, cells.csv and openings.json into a directory and return their paths.
 
     Each file appears complete or not at all. Raises PublicationError when they cannot be written: the
     release exists all the same.
@@ -21,13 +21,13 @@ def write_release(release: Release, directory: Path) -> list[Path]:
         directory,
         {
             "release.json": json.dumps(release.as_fields(), indent=1, ensure_ascii=False) + "\n",
-            "table.csv": release.as_csv(),
+            "cells.csv": release.as_csv(),
             "openings.json": json.dumps(release.openings(), indent=1, ensure_ascii=False) + "\n",
         },
     )
 
 
-def write_published(directory: Path, contents: Mapping[str, str]) -> list[Path]:
+def write_published(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
     """Write the files of a release that has been published; see `write_release`."""
     try:
         return write_files(directory, contents)
@@ -35,14 +35,14 @@ def write_published(directory: Path, contents: Mapping[str, str]) -> list[Path]:
         raise PublicationError(f"the release was made, but {error}") from error
 
 
-def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:
-    """Write text files into a directory: all are complete before the first one appears."""
+def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
+    """Write files into a directory, text as UTF-8: all are complete before the first one appears."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         waiting = []
         for name, content in contents.items():
             path = directory / f".{name}.{os.getpid()}.part"
-            path.write_text(content, encoding="utf-8")
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
             waiting.append((path, directory / name))
         for part, final in waiting:
             part.replace(final)

@@ -31,6 +31,11 @@ class Grid:
         """Number of cells."""
         return prod(len(axis.categories) for axis in self.axes)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of categories of each axis."""
+        return tuple(len(axis.categories) for axis in self.axes)
+
     def labels(self) -> Iterator[dict[str, str]]:
         """Yield each cell's category by variable, in the order of the cells."""
         names = [axis.variable for axis in self.axes]

@@ -1,6 +1,6 @@
-"""The plan: the public program that a query becomes, agreed by all parties before any share is sent.
+"""The plan of a release: everything public about it, agreed by all parties before any share is sent.
 
-A plan fixes the cells, the noise, the small-cell test, every opening and the size of every message. It
+A plan fixes the cells, the noise, the small-cell tests, every opening and the size of every message. It
 is pure: the same inputs give the same plan everywhere, and its digest is what the parties compare.
 """
 
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mpc_engine.documents import digest
-from mpc_engine.dp.accounting import Guarantee, Rule
-from mpc_engine.dp.noise_table import NoiseTable
+from mpc_engine.dp.accounting import Allotment, Guarantee, Rule
 from mpc_engine.errors import DocumentError
 from mpc_engine.field.binary import smallest_field
-from mpc_engine.field.mersenne import COUNTS
+from mpc_engine.field.mersenne import COUNTS, WIDE, MersenneField
 from mpc_engine.protocols.checks import REPETITIONS
 from mpc_engine.protocols.dealing import cost_of_dealing
 from mpc_engine.protocols.noise import cost_of_finishing, cost_of_preparing
 from mpc_engine.protocols.opening import cost_of_opening
 from mpc_engine.protocols.threshold import Range, cost_of_range_test
-from mpc_engine.release.grid import Grid
+from mpc_engine.release.groups import Groups, Tally
 from mpc_engine.runtime.cost import Cost
 from mpc_engine.runtime.link import Section
 
@@ -29,7 +28,10 @@ BLOCK_CELLS = 1 << 16
 """Most cells of a block: large enough to make messages of about a mebibyte, small enough for the cache."""
 
 RECORDS, PATIENTS = 0, 1
-"""Rows of what a silo shares: records per cell and, where a patient may have several, patients."""
+"""Rows of what a silo shares for a guard: records per cell and, where they may differ, patients."""
+
+_ROOM = {COUNTS: 1 << 29, WIDE: 1 << 59}
+"""What sums and noise together must stay below in each field, so that nothing wraps round."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,38 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One tally in a plan.
+
+    Attributes:
+        tally: the cells and what a record may add to one.
+        allotment: its ε and noise.
+        group: the number of its `Groups`; `guard` tells whether it is their guard.
+        per_group: its cells in each group.
+        field: the field in which it is summed.
+        bound: the largest size of its true sums, from the silos' public bounds.
+    """
+
+    tally: Tally
+    allotment: Allotment
+    group: int
+    guard: bool
+    per_group: int
+    field: MersenneField
+    bound: int
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return self.tally.grid.cells
+
+
+@dataclass(frozen=True)
 class Block:
-    """A run of cells that goes through the protocols together."""
+    """A run of cells of one line that goes through the protocols together."""
 
     number: int
+    line: int
     start: int
     cells: int
 
@@ -67,16 +97,15 @@ class Plan:
     """One release, before anything is spent.
 
     Attributes:
-        grid: the cells.
-        guarantee: rule, threshold k, cap and privacy parameters.
-        table: the noise of every cell.
+        groups: what is released.
+        guarantee: rule, threshold k, cap and privacy parameters; its allotments are in the order of the
+            tallies.
         members: all parties in order of their numbers 1..m; the computing ones come first.
         digests: digests of the documents behind the plan, by name.
     """
 
-    grid: Grid
+    groups: tuple[Groups, ...]
     guarantee: Guarantee
-    table: NoiseTable
     members: tuple[Member, ...]
     digests: Mapping[str, str]
 
@@ -84,14 +113,36 @@ class Plan:
         computing = [member.computing for member in self.members]
         if computing != sorted(computing, reverse=True):
             raise DocumentError("computing parties must come before input-only ones")
-        bound = sum(member.count_bound for member in self.members if member.silo)
-        limit = (1 << 29) - max(self.table.limit, self.guarantee.least_shown or 0)
-        if bound >= limit:
-            raise DocumentError(
-                f"the silos' bounds on their counts add up to {bound}; with this noise they must stay "
-                f"below {limit}"
-            )
-        self.tests  # noqa: B018 - refuses tests that are too wide
+        if len({groups.name for groups in self.groups}) != len(self.groups):
+            raise DocumentError("two kinds of groups have the same name")
+        names = [allotment.part.name for allotment in self.guarantee.allotments]
+        if len(set(names)) != len(names):
+            raise DocumentError("two parts of the release have the same name")
+        for line in self.lines:
+            self.tests(line)  # refuses tests that are too wide
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """All tallies in order: of each kind of groups the guard, then the members."""
+        lines = []
+        allotments = iter(self.guarantee.allotments)
+        counted = sum(member.count_bound for member in self.members if member.silo)
+        for number, groups in enumerate(self.groups):
+            for tally in groups.tallies:
+                allotment = next(allotments)
+                bound = counted * tally.step
+                lines.append(
+                    Line(
+                        tally,
+                        allotment,
+                        number,
+                        tally is groups.guard,
+                        tally.grid.cells // groups.guard.grid.cells,
+                        _field(tally, bound, allotment, tally is groups.guard),
+                        bound,
+                    )
+                )
+        return tuple(lines)
 
     @property
     def computing(self) -> int:
@@ -108,45 +159,47 @@ class Plan:
         """Numbers of the silos that hold no shares."""
         return list(range(self.computing + 1, len(self.members) + 1))
 
-    @property
-    def input_rows(self) -> int:
-        """Rows that a silo shares: records, and patients where the rule needs them and they may differ."""
-        return 2 if self.guarantee.cap > 1 and self.guarantee.rule is not Rule.NOISY else 1
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The grid in blocks of about equal size, multiples of 64 cells except for the last."""
-        cells = self.grid.cells
-        count = -(-cells // BLOCK_CELLS)
-        size = -(-cells // (64 * count)) * 64
-        return [
-            Block(number, start, min(size, cells - start))
-            for number, start in enumerate(range(0, cells, size))
-        ]
-
-    @property
-    def possible(self) -> tuple[int, int]:
-        """The least and greatest value that a shown cell can have when all parties are in order."""
-        bound = sum(member.count_bound for member in self.members if member.silo)
-        least = self.guarantee.least_shown
-        return (
-            self.guarantee.threshold - self.table.limit if least is None else least
-        ), bound + self.table.limit
+    def input_rows(self, line: Line) -> int:
+        """Rows that a silo shares: one, or records and patients where the rule needs both and they differ."""
+        return 2 if line.guard and self.guarantee.cap > 1 and self.guarantee.rule is not Rule.NOISY else 1
 
     @cached_property
-    def tests(self) -> list[tuple[str, Range]]:
-        """What is tested in every cell: "noisy" for records plus noise, "patients" for the true count.
+    def blocks(self) -> tuple[Block, ...]:
+        """Every line in blocks of about equal size, multiples of 64 cells except for the last."""
+        blocks: list[Block] = []
+        for index, line in enumerate(self.lines):
+            count = -(-line.cells // BLOCK_CELLS)
+            size = -(-line.cells // (64 * count)) * 64
+            blocks += [
+                Block(len(blocks) + i, index, start, min(size, line.cells - start))
+                for i, start in enumerate(range(0, line.cells, size))
+            ]
+        return tuple(blocks)
 
-        A cell is suppressed if any of its values lies in its range. The ranges start at the lowest
-        value that can occur (for the noisy value under `strict`: in a cell that passes the other test).
+    def possible(self, line: Line) -> tuple[int, int]:
+        """Return the least and greatest value that a shown cell can have when all parties are in order."""
+        limit, least = line.allotment.table.limit, line.allotment.least_shown
+        if least is None:
+            least = self.guarantee.threshold if line.guard else -line.bound * line.tally.signed
+            least -= limit
+        return least, line.bound + limit
+
+    def tests(self, line: Line) -> list[tuple[str, Range]]:
+        """Return what is tested in every cell of a guard; nothing for a member.
+
+        "noisy" stands for records plus noise, "patients" for the true count. A group is suppressed if any
+        of its guard's values lies in its range. The ranges start at the lowest value that can occur (for
+        the noisy value under `strict`: in a group that passes the other test).
         """
-        rule, k, limit = self.guarantee.rule, self.guarantee.threshold, self.table.limit
+        if not line.guard:
+            return []
+        rule, k, limit = self.guarantee.rule, self.guarantee.threshold, line.allotment.table.limit
         patients = ("patients", Range(0, k - 1))
         if rule is Rule.EXACT:
             return [patients]
         if rule is Rule.NOISY:
             return [("noisy", Range(-limit, k - 1))]
-        shown_from = self.guarantee.least_shown
+        shown_from = line.allotment.least_shown
         if shown_from is None:
             raise DocumentError("rule strict needs the least value shown")
         return [patients, ("noisy", Range(k - limit, shown_from - 1))]
@@ -154,24 +207,31 @@ class Plan:
     @cached_property
     def costs(self) -> dict[Section, Cost]:
         """Declared rounds and bytes sent by all parties together, by section, as if all cells were shown."""
-        n, field = self.computing, smallest_field(self.computing)
-        outside = len(self.input_only)
-        ranges = [test for _, test in self.tests]
         costs = dict.fromkeys(
             (Section.PREPARE, Section.INPUT, Section.TEST, Section.PATTERN, Section.VALUES), Cost()
         )
         for block in self.blocks:
-            c = block.cells
-            opening = cost_of_opening(COUNTS, n, 1, c).beside(Cost(1, n * outside * COUNTS.wire_bytes(1, c)))
-            shared = cost_of_dealing(COUNTS, n, self.silos, self.input_rows, c)
-            for section, cost in (
-                (Section.PREPARE, cost_of_preparing(field, n, self.table, c)),
-                (Section.INPUT, shared.beside(cost_of_finishing(n, c))),
-                (Section.TEST, cost_of_range_test(n, ranges, c)),
-                (Section.PATTERN, opening),
-                (Section.VALUES, opening),
-            ):
+            for section, cost in self.block_costs(block).items():
                 costs[section] = costs[section].beside(cost)  # blocks overlap: their rounds do not add up
+        return costs
+
+    def block_costs(self, block: Block) -> dict[Section, Cost]:
+        """Return the declared cost of one block by section."""
+        n, c, line = self.computing, block.cells, self.lines[block.line]
+        coins, outside = smallest_field(n), n * len(self.input_only)
+
+        def published(field: MersenneField) -> Cost:
+            return cost_of_opening(field, n, 1, c).beside(Cost(1, outside * field.wire_bytes(1, c)))
+
+        shared = cost_of_dealing(line.field, n, self.silos, self.input_rows(line), c)
+        costs = {
+            Section.PREPARE: cost_of_preparing(line.field, coins, n, line.allotment.table, c),
+            Section.INPUT: shared.beside(cost_of_finishing(line.field, n, c)),
+            Section.VALUES: published(line.field),
+        }
+        if line.guard:
+            costs[Section.TEST] = cost_of_range_test(n, [test for _, test in self.tests(line)], c)
+            costs[Section.PATTERN] = published(COUNTS)
         return costs
 
     @property
@@ -189,38 +249,54 @@ class Plan:
         """Most bytes that all parties together send, control messages and framing apart."""
         return sum(cost.sent_bytes for cost in self.costs.values())
 
+    @property
+    def cells(self) -> int:
+        """Number of cells that may be opened."""
+        return sum(line.cells for line in self.lines)
+
     def openings(self) -> list[dict[str, object]]:
         """Return every opening of the plan: what is opened, how many values, how it is protected."""
-        cells, coins = self.grid.cells, len(self.table.magnitude) + 1
-        checks = len(self.blocks)
-        return [
-            {"section": "PREPARE", "what": "coins, each masked by a uniform bit", "values": cells * coins},
+        coins = sum(line.cells * (line.allotment.table.K + 1) for line in self.lines)
+        log: list[dict[str, object]] = [
+            {"section": "PREPARE", "what": "coins, each masked by a uniform bit", "values": coins},
             {
                 "section": "PREPARE",
                 "what": "checks of dealt signs: zeros, and sums under a uniform mask",
-                "values": 2 * REPETITIONS * checks,
+                "values": 2 * REPETITIONS * len(self.blocks),
             },
             {
                 "section": "PATTERN",
-                "what": "whether each cell is suppressed, as zero or a uniform non-zero element",
-                "values": cells,
-            },
-            {
-                "section": "VALUES",
-                "what": "noisy values of the cells that are not suppressed",
-                "values": cells,
+                "what": "whether each group is suppressed, as zero or a uniform non-zero element",
+                "values": sum(line.cells for line in self.lines if line.guard),
             },
         ]
+        for line in self.lines:
+            groups = self.groups[line.group]
+            what = "noisy values" if line.guard else f"noisy {line.tally.name}"
+            log.append(
+                {
+                    "section": "VALUES",
+                    "what": f"{what} of the {groups.name} that are not suppressed",
+                    "values": line.cells,
+                }
+            )
+        return log
 
     def as_fields(self) -> dict[str, object]:
         """Return the plan as plain fields, the form that is hashed."""
         return {
-            "grid": self.grid.as_fields(),
+            "groups": [groups.as_fields() for groups in self.groups],
             "guarantee": self.guarantee.as_fields(),
-            "noise_table": self.table.digest(),
             "members": [member.as_fields() for member in self.members],
             "digests": dict(self.digests),
-            "tests": [[what, test.low, test.high] for what, test in self.tests],
+            "lines": [
+                {
+                    "tests": [[what, test.low, test.high] for what, test in self.tests(line)],
+                    "field": line.field.p.bit_length(),
+                    "rows": self.input_rows(line),
+                }
+                for line in self.lines
+            ],
             "blocks": len(self.blocks),
         }
 
@@ -228,3 +304,21 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the plan's fields, in hexadecimal."""
         return digest(self.as_fields())
+
+
+def _field(tally: Tally, bound: int, allotment: Allotment, guard: bool) -> MersenneField:
+    """Return the smallest field in which a tally cannot wrap round; guards are compared, so in COUNTS."""
+    field = COUNTS
+    if not guard and bound >= _room(COUNTS, allotment):
+        field = WIDE
+    limit = _room(field, allotment)
+    if bound >= limit:
+        raise DocumentError(
+            f"the silos' bounds on {tally.name} add up to {bound}; with this noise they must stay "
+            f"below {limit}"
+        )
+    return field
+
+
+def _room(field: MersenneField, allotment: Allotment) -> int:
+    return _ROOM[field] - max(allotment.table.limit, allotment.least_shown or 0)

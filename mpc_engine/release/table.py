@@ -1,31 +1,34 @@
-"""The published result: one entry per cell of the full grid, with everything needed to read it."""
+"""The published release: every cell of the full grids, with everything needed to read it."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from mpc_engine.dp.accounting import NOT_PRIVATE, Rule
 from mpc_engine.release.execute import Published
+from mpc_engine.release.opened import Opened, open_groups
 from mpc_engine.release.plan import Plan
 
 SHOWN: Final = "ok"
 SUPPRESSED: Final = "c"
 
-FORMAT: Final = "mpc-engine/release/1"
+FORMAT: Final = "mpc-engine/release/2"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One published table.
+    """What one session published: whole numbers, and nothing computed from them.
 
     Attributes:
         plan: what was agreed.
         query: the query as plain fields.
-        published: which cells are shown, and their noisy values.
+        published: which groups are shown, and their noisy values.
         session: public facts of the session, such as its id and hashes, by name.
     """
 
@@ -34,29 +37,39 @@ class Release:
     published: Published
     session: Mapping[str, str]
 
-    def cells(self) -> list[dict[str, object]]:
-        """Return one entry per cell: its categories, `value` (None if suppressed) and `flag`."""
-        shown = self.published.shown.tolist()
-        values = self.published.values.tolist()
-        return [
-            {**labels, "value": value if visible else None, "flag": SHOWN if visible else SUPPRESSED}
-            for labels, visible, value in zip(self.plan.grid.labels(), shown, values, strict=True)
-        ]
+    def opened(self) -> Opened:
+        """Return the opened values in the shape of their grids."""
+        return open_groups(self.plan.groups, self.plan.guarantee, self.published)
+
+    def tallies(self) -> Iterator[tuple[str, str, list[int | None]]]:
+        """Yield groups' name, tally's name and its values in the order of the cells, None if suppressed."""
+        for line, values in zip(self.plan.lines, self.published.values, strict=True):
+            shown = np.repeat(self.published.pattern[line.group], line.per_group)
+            listed = [
+                value if visible else None for value, visible in zip(values.tolist(), shown, strict=True)
+            ]
+            yield self.plan.groups[line.group].name, line.tally.name, listed
 
     def as_fields(self) -> dict[str, Any]:
         """Return the release document."""
         plan, guarantee = self.plan, self.plan.guarantee
+        # Floating-point numbers are for readers; nothing that parties compare holds any.
+        split = [
+            {
+                **allotment.as_fields(),
+                "noise_standard_deviation": f"{float(allotment.table.variance) ** 0.5:.4f}",
+                "noise_variance": repr(float(allotment.table.variance)),
+            }
+            for allotment in guarantee.allotments
+        ]
         parameters: dict[str, object] = {
             **guarantee.as_fields(),
-            "noise": {
-                "distribution": "published table of integers, added jointly and known to nobody",
-                "table_digest": plan.table.digest(),
-                "standard_deviation": f"{float(plan.table.variance) ** 0.5:.4f}",
-                "largest": plan.table.limit,
-            },
+            "split": split,
+            "noise": "published tables of integers, added jointly and known to nobody",
         }
         if guarantee.rule is Rule.EXACT:
             parameters["notice"] = NOT_PRIVATE
+        tallies = iter(self.tallies())
         return {
             "format": FORMAT,
             "query": dict(self.query),
@@ -73,25 +86,40 @@ class Release:
             "session": dict(self.session),
             "openings": self.openings(),
             "promise": promise(plan),
-            "cells": self.cells(),
+            "groups": [
+                {
+                    "name": groups.name,
+                    "tallies": [
+                        {**tally.as_fields(), "values": next(tallies)[2]} for tally in groups.tallies
+                    ],
+                }
+                for groups in plan.groups
+            ],
         }
 
     def openings(self) -> list[dict[str, object]]:
         """Return what was opened: the plan's openings, with how many values each one really opened."""
         log = [dict(opening) for opening in self.plan.openings()]
+        opened = iter(
+            int(self.published.pattern[line.group].sum()) * line.per_group for line in self.plan.lines
+        )
         for opening in log:
             opening["opened"] = opening.pop("values")
             if opening["section"] == "VALUES":
-                opening["opened"] = int(self.published.shown.sum())
+                opening["opened"] = next(opened)
         return log
 
     def as_csv(self) -> str:
-        """Return the cells as CSV: the variables, `value` (empty if suppressed) and `flag`."""
-        names = [axis.variable for axis in self.plan.grid.axes]
+        """Return all cells as CSV: group, tally, the variables, `value` (empty if suppressed) and `flag`."""
+        axes = [axis.variable for line in self.plan.lines for axis in line.tally.grid.axes]
+        names = list(dict.fromkeys(axes))
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*names, "value", "flag"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.cells())
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["group", "tally", *names, "value", "flag"])
+        for line, (group, tally, values) in zip(self.plan.lines, self.tallies(), strict=True):
+            for labels, value in zip(line.tally.grid.labels(), values, strict=True):
+                flag = SUPPRESSED if value is None else SHOWN
+                writer.writerow([group, tally, *(labels.get(name, "") for name in names), value, flag])
         return text.getvalue()
 
 
@@ -119,11 +147,14 @@ def promise(plan: Plan) -> list[str]:
         f"{statement[0].upper()}{statement[1:]}.",
     ]
     k, cap = guarantee.threshold, guarantee.cap
+    least = [str(line.allotment.least_shown) for line in plan.lines if line.guard]
+    grouped = any(groups.members for groups in plan.groups)
+    shown = "A group of cells is shown" if grouped else "A cell is shown"
     if guarantee.rule is Rule.NOISY:
-        counted = "value" if cap == 1 else "number of records"
+        counted = "count" if cap == 1 else "number of records"
+        below = f"a group whose true count is below {k}" if grouped else f"a true count below {k}"
         lines.append(
-            f"A cell is shown if its noisy {counted} is at least {k}: a true count below {k} can appear, "
-            "never with certainty."
+            f"{shown} if its noisy {counted} is at least {k}: {below} can appear, never with certainty."
         )
         if cap > 1:
             lines.append(
@@ -132,12 +163,16 @@ def promise(plan: Plan) -> list[str]:
             )
     elif guarantee.rule is Rule.STRICT:
         lines.append(
-            f"A cell is shown only if it holds at least {k} patients, counted at each silo, and its noisy "
-            f"value is at least {guarantee.least_shown}."
+            f"{shown} only if it holds at least {k} patients, counted at each silo, and its noisy count is "
+            f"at least {' / '.join(least)}."
         )
     else:
         lines.append(
-            f"A cell is shown exactly if it holds at least {k} patients, counted at each silo (but for a "
-            "chance of 2^-31 that it is not), so which cells are shown can tell about single patients."
+            f"{shown} exactly if it holds at least {k} patients, counted at each silo (but for a "
+            "chance of 2^-31 that it is not), so which of them are shown can tell about single patients."
+        )
+    if grouped:
+        lines.append(
+            f"When a group is shown, all its members are, with their own noise, those below {k} too."
         )
     return lines

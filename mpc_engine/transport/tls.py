@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -125,7 +125,7 @@ def load_identity(directory: Path) -> Identity:
         raise DocumentError(f"{path}: others may read this key; set its mode to 0600")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise DocumentError(f"{path}: not an unencrypted private key in PEM") from None
     if key.public_key() != x509.load_pem_x509_certificate(certificate.pem).public_key():
         raise DocumentError(f"{path}: this key does not belong to {CERTIFICATE_FILE} beside it")
@@ -151,7 +151,7 @@ def read_certificate(pem: bytes, *, where: str, now: datetime | None = None) -> 
         certificate = certificates[0]
         problem = _problem(certificate, datetime.now(UTC) if now is None else now)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise DocumentError(f"{where}: not a usable X.509 v3 certificate in PEM") from None
     if problem is not None:
         raise DocumentError(f"{where}: {problem}")

@@ -16,11 +16,11 @@ from mpc_engine.field.binary import unpack
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.session import Policy, Session
 from mpc_engine.protocols import coins, signs
-from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.plan import Member
 from mpc_engine.runtime.memory import MemoryNetwork
 from mpc_engine.sharing import prss
 from tests.oracle.mpyc_release import Coins, Job, Words, run
+from tests.world import counted
 
 CELLS = 70
 SEED = 20260
@@ -55,21 +55,19 @@ def engine_release(counts: np.ndarray, parties: int) -> tuple[list[int | None], 
     """Run the engine on counts of shape (silos, cells) and return its values, None where suppressed."""
     silos = len(counts)
     members = tuple(Member(f"p{i}", True, i <= silos, f"sha256:{i}", 1 << 24) for i in range(1, parties + 1))
-    grid = Grid((Axis("cell", tuple(map(str, range(CELLS)))),))
-    proposal = Proposal(grid, {}, Fraction(1), "1", None, Rule.NOISY, 5, 1, members, {})
+    proposal = Proposal((counted(CELLS),), {}, Fraction(1), "1", None, Rule.NOISY, 5, 1, members, {})
 
     async def everyone() -> list[Any]:
         network = MemoryNetwork(parties)
         sessions = [
-            Session(
-                i, proposal, Policy("1", 5), network.link(i), "", counts[i - 1 : i] if i <= silos else None
-            )
-            for i in range(1, parties + 1)
+            Session(i, proposal, Policy("1", 5), network.link(i), "", mine)
+            for i, mine in enumerate([*([row[None]] for row in counts), *[None] * (parties - silos)], start=1)
         ]
         return await asyncio.gather(*(session.run() for session in sessions))
 
     releases = asyncio.run(everyone())
-    return [cell["value"] for cell in releases[0].cells()], proposal
+    ((_, _, values),) = releases[0].tallies()
+    return values, proposal
 
 
 def words_of(recorder: Recorder) -> Words:

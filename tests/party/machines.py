@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mpc_engine.scenario.simulate import free_addresses
 from mpc_engine.silo.register import register
@@ -244,3 +246,11 @@ def large_documents(side: int = 500) -> dict[str, str]:
         "query.toml": QUERY.replace('"stage", "sex"', '"a", "b"'),
         "rows.csv": "a,b\n" + "c1,c2\n" * 50,
     }
+
+
+def values_of(release: Mapping[str, Any]) -> dict[tuple[str, ...], int | None]:
+    """Return the values of a release of one tally by the categories of its cells, None if suppressed."""
+    (groups,) = release["groups"]
+    (tally,) = groups["tallies"]
+    labels = product(*(axis["categories"] for axis in tally["grid"]))
+    return dict(zip(labels, tally["values"], strict=True))

@@ -78,11 +78,25 @@ def modules_used(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_generator_with_a_seed(path: Path) -> None:
-    banned = {"random", "numpy.random", "np.random", "pickle", "scipy"}
+    banned = {"random", "numpy.random", "np.random", "pickle"}
+    if not name_of(path).startswith("estimators/"):  # formulas on what is published already
+        banned.add("scipy")
+    if name_of(path).startswith("silo/dummy/"):  # made-up records for trying things out, the same every time
+        banned -= {"random", "numpy.random", "np.random"}
     used = {
         m for m in modules_used(tree_of(path)) if m in banned or m.startswith(tuple(b + "." for b in banned))
     }
     assert not used
+
+
+def test_made_up_records_are_made_for_people_only() -> None:
+    """The command line uses the generator of dummy records; nothing that takes part in a release does."""
+    users = {
+        name_of(path)
+        for path in FILES
+        if any(module.startswith("mpc_engine.silo.dummy") for module in modules_used(tree_of(path)))
+    }
+    assert all(name.startswith(("silo/dummy/", "cli/")) for name in users), users
 
 
 ENTROPY = {"os.urandom", "secrets"}
@@ -109,14 +123,16 @@ def floats(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
-# OpenDP's second opinion is asked in floats; standard deviation and waits are printed or clock time.
+# OpenDP's second opinion is asked in floats; what is opened is read as such; waits are clock time.
 WITH_FLOATS = {
     "dp/calibrate.py",
-    "release/table.py",
+    "release/opened.py",
     "runtime/link.py",
     "runtime/memory.py",
     "runtime/mailbox.py",
 }
+PRINTED = {("release/table.py", "as_fields")}
+"""Functions in other files that write a float as text, for readers, and give none to anybody."""
 INTEGER_ONLY = [
     path for path in FILES if name_of(path).split("/")[0] in PRIVATE and name_of(path) not in WITH_FLOATS
 ]
@@ -124,7 +140,11 @@ INTEGER_ONLY = [
 
 @pytest.mark.parametrize("path", INTEGER_ONLY, ids=name_of)
 def test_no_floats_where_privacy_is_decided(path: Path) -> None:
-    assert list(floats(tree_of(path))) == []
+    tree = tree_of(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (name_of(path), node.name) in PRINTED:
+            node.body = []
+    assert list(floats(tree)) == []
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from tests.sampling import contingency
 from tests.world import Outcome, release
 
 CELLS = 1 << 14
-ALPHA = 1e-6
-"""Some thousands of comparisons at a fixed seed."""
+ALPHA = 1e-7
+"""Some thousand comparisons in every session, at fixed seeds."""
 
 
 def counts_of_others(seed: int) -> np.ndarray:

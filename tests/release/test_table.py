@@ -26,15 +26,17 @@ def plan(rule: Rule = Rule.NOISY, cap: int = 1) -> Plan:
 
 
 def release() -> Release:
-    return Release(plan(), {"preset": "count"}, Published(SHOWN, VALUES), {"session_id": "ab"})
+    return Release(plan(), {"preset": "count"}, Published((SHOWN,), (VALUES,)), {"session_id": "ab"})
 
 
 def test_every_cell_has_a_line_and_a_suppressed_one_no_value() -> None:
-    cells = release().cells()
-    assert [cell["flag"] for cell in cells] == ["ok", "c", "ok"]
-    assert [cell["value"] for cell in cells] == [7, None, -2]
+    assert list(release().tallies()) == [("cells", "records", [7, None, -2])]
     rows = list(csv.DictReader(io.StringIO(release().as_csv())))
     assert [row["value"] for row in rows] == ["7", "", "-2"]
+    assert [row["flag"] for row in rows] == ["ok", "c", "ok"]
+    assert [(row["group"], row["tally"], row["cell"]) for row in rows] == [
+        ("cells", "records", str(cell)) for cell in range(3)
+    ]
 
 
 def test_the_log_counts_what_was_opened() -> None:
@@ -53,7 +55,7 @@ def test_the_promise_names_the_rule_and_its_limits(rule: Rule, cap: int) -> None
     words = " ".join(promise(plan(rule, cap)))
     assert "any 2 together could learn everything" in words
     assert "not security against a party that deviates on purpose" in words
-    assert f"Rule {rule.value}" in words
+    assert f"Rule {rule.value}, k = 5" in words
     assert (NOT_PRIVATE in words) == (rule is Rule.EXACT)
     # With a cap of 3, two patients can have the five records that the noisy rule asks for.
     assert ("2 patients can have 5 records" in words) == (rule is Rule.NOISY and cap == 3)
@@ -61,7 +63,7 @@ def test_the_promise_names_the_rule_and_its_limits(rule: Rule, cap: int) -> None
 
 def test_files_appear_whole(tmp_path: Path) -> None:
     paths = write_release(release(), tmp_path / "new" / "folder")
-    assert sorted(path.name for path in paths) == ["openings.json", "release.json", "table.csv"]
+    assert sorted(path.name for path in paths) == ["cells.csv", "openings.json", "release.json"]
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(
         p.name for p in paths
     )
@@ -76,7 +78,7 @@ def test_a_release_that_cannot_be_written_says_that_it_was_made(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").mkdir()
+    (tmp_path / "cells.csv").mkdir()
     with pytest.raises(PublicationError):
         write_release(release(), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import stat
@@ -87,6 +88,15 @@ def _other(key: SigningKey) -> bytes:
     return certificate_pem("p9", key)
 
 
+def _of_another_curve() -> bytes:
+    """Return a certificate whose key names a curve that there is not, 1.2.840.10045.3.1.9."""
+    der = x509.load_pem_x509_certificate(_p256()).public_bytes(Encoding.DER)
+    curve = bytes.fromhex("06082a8648ce3d0301")
+    assert der.count(curve + b"\x07") == 1
+    text = base64.encodebytes(der.replace(curve + b"\x07", curve + b"\x09")).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n".encode()
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -104,6 +114,7 @@ def _other(key: SigningKey) -> bytes:
             lambda: leaf_signed_by(identity("p1"), "p9").certificate.pem.split(b"-\n-")[0] + b"-",
             "sign itself",
         ),
+        (_of_another_curve, "not a usable"),
         (lambda: b"", "not a usable"),
         (lambda: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a usable"),
     ],
