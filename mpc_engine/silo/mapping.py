@@ -7,7 +7,11 @@ and empty text is always a missing value. What a variable's table may hold:
   (a number cut into half-open intervals), or ``constant``;
 * integer: ``column`` with ``unit`` and ``rounding``, or ``from_dates`` (completed units from ``start`` to
   ``end``, for example from birth to diagnosis), or ``year_of`` (calendar year of a date);
-* either: ``missing`` (further source texts that mean missing), or ``not_collected = true``.
+* date: ``date`` (a column of dates);
+* category: ``iccc3`` (the group or subgroup of ICCC-3 by the columns that the table ``icdo3`` names), with
+  ``codes`` where the codebook's labels are not the classification's own;
+* any of them: ``outcome``, the name of an entry of ``outcomes`` (see :mod:`mpc_engine.silo.outcome`), or
+  ``not_collected = true``; with ``column`` also ``missing`` (further source texts that mean missing).
 
 Ids of patients are compared after Unicode's compatibility normalisation (NFKC), with invisible characters
 dropped, outer white space cut off and any other white space taken as one space. Case, leading zeros and a
@@ -16,14 +20,21 @@ trailing ``.0`` tell ids apart; the check warns of ids that differ in nothing el
 
 from __future__ import annotations
 
-import re
-from datetime import date
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from mpc_engine.codebook import CategoryVariable, Codebook, IntegerVariable, Label, Name
+from mpc_engine.codebook import (
+    CategoryVariable,
+    Codebook,
+    DateVariable,
+    IntegerVariable,
+    Label,
+    Name,
+    load_codebook,
+)
 from mpc_engine.documents import (
     Document,
     Field,
@@ -34,20 +45,15 @@ from mpc_engine.documents import (
     model_validator,
     refuse,
 )
+from mpc_engine.silo.dates import Column, DateColumn, Interval, Texts
+from mpc_engine.silo.outcome import Outcome
 
 DAYS_PER_YEAR: Final = Fraction(1461, 4)
 """Length of a year, where days become months or years; a month is its twelfth part."""
 _UNIT_DAYS: Final = {"days": Fraction(1), "months": DAYS_PER_YEAR / 12, "years": DAYS_PER_YEAR}
-_FORMAT: Final = re.compile(r"(%[Ymdbj]|[-/. ])+")
-_DIGITS: Final = re.compile(r"(?:%[Ymdj])+")
-_WIDTHS: Final = {"Y": 4, "m": 2, "d": 2, "j": 3}
 
-# Names in spreadsheets do have line breaks; other control characters are kept for the engine's own columns.
-Column = Annotated[
-    str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x08\x0B\x0C\x0E-\x1F]*$")
-]
 Codes = Annotated[dict[str, Label], Field(min_length=1, max_length=5_000)]
-Texts = Annotated[tuple[str, ...], Field(max_length=1_000)]
+Problems = list[tuple[str, str]]
 
 
 class Source(Document):
@@ -80,41 +86,26 @@ class Source(Document):
         return self.format == "parquet" or (self.format is None and str(self.file).endswith(".parquet"))
 
 
-class DateColumn(Document):
-    """A column of dates, written in one of ``formats`` or as whole ``days_since`` a date."""
+class TumourCodes(Document):
+    """The columns with a tumour's ICD-O-3 codes, written as :mod:`mpc_engine.silo.icdo3` says."""
 
-    column: Column
-    formats: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)] | None = None
-    days_since: Annotated[date, Field(strict=False)] | None = None
-    missing: Texts = ()
+    topography: Column
+    morphology: Column
+    behaviour: Column | None = None
 
-    @model_validator(mode="after")
-    def _formats_are_clear(self) -> DateColumn:
-        if self.formats is not None and self.days_since is not None:
-            raise broken("days_since", "and `formats` exclude each other")
-        for index, text in enumerate(self.formats or ()):
-            day = ("%d" in text and ("%m" in text or "%b" in text)) or "%j" in text
-            if not _FORMAT.fullmatch(text) or "%Y" not in text or not day:
-                raise broken(
-                    f"formats[{index}]",
-                    "must name %Y with %m (or %b) and %d, or with %j, parted by - / . or spaces; "
-                    'for example "%d/%m/%Y"',
-                )
-            for other in (self.formats or ())[:index]:
-                if _may_be_confused(text, other):
-                    raise broken(f"formats[{index}]", f"cannot be told from {other!r}; keep one of them")
-        return self
-
-
-class Interval(Document):
-    """Two dates, the later one second."""
-
-    start: DateColumn
-    end: DateColumn
+    @property
+    def columns(self) -> Iterator[tuple[str, str]]:
+        """Yield the columns with their keys."""
+        for key in ("topography", "morphology", "behaviour"):
+            if getattr(self, key) is not None:
+                yield key, getattr(self, key)
 
 
 class Order(DateColumn):
     """What a patient's records are ordered by: a date column, or a number where nothing else is said."""
+
+
+_ORIGINS: Final = ("column", "constant", "from_dates", "year_of", "date", "outcome", "iccc3", "not_collected")
 
 
 class VariableMapping(Document):
@@ -130,18 +121,19 @@ class VariableMapping(Document):
     decimal_comma: bool = False
     from_dates: Interval | None = None
     year_of: DateColumn | None = None
+    date: DateColumn | None = None
+    outcome: Name | None = None
+    iccc3: Literal["group", "subgroup"] | None = None
     missing: Texts = ()
     not_collected: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> VariableMapping:
-        origins = [self.column, self.constant, self.from_dates, self.year_of, self.not_collected or None]
-        if sum(origin is not None for origin in origins) != 1:
-            raise broken(
-                "", "needs exactly one of `column`, `constant`, `from_dates`, `year_of`, `not_collected`"
-            )
+        given = [key for key in _ORIGINS if getattr(self, key) not in (None, False)]
+        if len(given) != 1:
+            raise broken("", f"needs exactly one of {', '.join(f'`{key}`' for key in _ORIGINS)}")
         if self.column is None and self.missing:
-            raise broken("missing", "goes with `column`; a date has its own `missing`")
+            raise broken("missing", "goes with `column`; a date or a status has its own `missing`")
         for one, other in (("cuts", "labels"), ("labels", "cuts")):
             if getattr(self, one) is not None and getattr(self, other) is None:
                 raise broken(one, f"goes with `{other}`")
@@ -170,7 +162,9 @@ class Mapping(Document):
     patient: Column | None = None
     one_row_per_patient: bool = False
     order_by: Order | None = None
+    icdo3: TumourCodes | None = None
     count_bound: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 24
+    outcomes: Annotated[dict[Name, Outcome], Field(max_length=50, default_factory=dict)]
     variables: Annotated[dict[Name, VariableMapping], Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")
@@ -183,7 +177,7 @@ class Mapping(Document):
 
     def serve(self, codebook: Codebook) -> None:
         """Raise :class:`~mpc_engine.errors.DocumentError` unless every variable is well mapped."""
-        problems: list[tuple[str, str]] = []
+        problems: Problems = []
         for name, variable in codebook.mapped.items():
             path = f"variables.{name}"
             mapped = self.variables.get(name)
@@ -196,18 +190,56 @@ class Mapping(Document):
                 problems.append(
                     (f"{path}.not_collected", "needs an `unknown` label in the codebook, and there is none")
                 )
+            outcome = None if mapped.outcome is None else self.outcomes.get(mapped.outcome)
+            if mapped.outcome is not None and outcome is None:
+                known = ", ".join(self.outcomes) or "there is none"
+                problems.append((f"{path}.outcome", f"must be the name of an outcome ({known})"))
+            if mapped.iccc3 is not None and self.icdo3 is None:
+                problems.append(("icdo3", f"is required for {path}: the columns with the codes"))
             if isinstance(variable, CategoryVariable):
-                problems += _category_problems(path, mapped, variable)
+                problems += _category_problems(path, mapped, variable, outcome)
+            elif isinstance(variable, DateVariable):
+                problems += _date_problems(path, mapped, outcome)
             else:
-                problems += _integer_problems(path, mapped, variable)
+                problems += _integer_problems(path, mapped, variable, outcome)
         for name in self.variables:
             if name not in codebook.variables:
                 known = ", ".join(codebook.mapped)
                 problems.append((f"variables.{name}", f"is not in the codebook; it has: {known}"))
             elif name not in codebook.mapped:
                 problems.append((f"variables.{name}", "is derived by the codebook and needs no mapping"))
+        used = {mapped.outcome for mapped in self.variables.values()}
+        problems += [
+            (f"outcomes.{name}", "is not used: no variable names it")
+            for name in self.outcomes
+            if name not in used
+        ]
         if problems:
             raise refuse(self.origin, problems)
+
+    @property
+    def columns(self) -> Iterator[tuple[str, str]]:
+        """Yield every column of the source that the mapping names, with the path of the key that names it."""
+        if self.patient is not None:
+            yield "patient", self.patient
+        if self.order_by is not None:
+            yield "order_by.column", self.order_by.column
+        for key, column in () if self.icdo3 is None else self.icdo3.columns:
+            yield f"icdo3.{key}", column
+        for name, outcome in self.outcomes.items():
+            for key, column in outcome.columns:
+                yield f"outcomes.{name}.{key}", column
+        for name, variable in self.variables.items():
+            path = f"variables.{name}"
+            if variable.column is not None:
+                yield f"{path}.column", variable.column
+            if variable.from_dates is not None:
+                yield f"{path}.from_dates.start.column", variable.from_dates.start.column
+                yield f"{path}.from_dates.end.column", variable.from_dates.end.column
+            if variable.year_of is not None:
+                yield f"{path}.year_of.column", variable.year_of.column
+            if variable.date is not None:
+                yield f"{path}.date.column", variable.date.column
 
     def digest(self) -> str:
         """Return the SHA-256 of the mapping's content, in hexadecimal; it stays on this machine."""
@@ -220,33 +252,9 @@ def load_mapping(path: str | Path) -> tuple[Mapping, Codebook]:
     Raises :class:`~mpc_engine.errors.DocumentError` if either breaks a rule or they do not fit together.
     """
     mapping = load(path, Mapping)
-    codebook = load(Path(path).parent / mapping.codebook, Codebook)
+    codebook = load_codebook(Path(path).parent / mapping.codebook)
     mapping.serve(codebook)
     return mapping, codebook
-
-
-def date_pattern(form: str) -> str:
-    """Return the regular expression of the dates in a format of :class:`DateColumn`.
-
-    A year has four digits. Where numbers follow each other without anything between them all are written
-    out; elsewhere days and months may lack their zeros.
-    """
-    letters = form.replace(".", "[.]").replace("%b", "[A-Za-z]{3}")
-    return f"^{_DIGITS.sub(lambda found: '[0-9]{{{},{}}}'.format(*_widths(found[0])), letters)}$"
-
-
-def _widths(directives: str) -> tuple[int, int]:
-    """Return the fewest and most digits of directives that follow each other, such as ``%Y%m``."""
-    most = sum(_WIDTHS[letter] for letter in directives[1::2])
-    return (most if directives == "%Y" or len(directives) > 2 else 1), most
-
-
-def _may_be_confused(one: str, other: str) -> bool:
-    """Return whether some text has both formats: the same marks, and numbers of the same width."""
-    pairs = zip(_DIGITS.findall(one), _DIGITS.findall(other), strict=False)
-    widths = [(_widths(left), _widths(right)) for left, right in pairs]
-    overlap = all(left[0] <= right[1] and right[0] <= left[1] for left, right in widths)
-    return overlap and _DIGITS.split(one) == _DIGITS.split(other)
 
 
 def conversion(unit: str | None, wanted: str) -> Fraction | None:
@@ -261,37 +269,57 @@ def conversion(unit: str | None, wanted: str) -> Fraction | None:
 
 
 def _category_problems(
-    path: str, mapped: VariableMapping, variable: CategoryVariable
-) -> list[tuple[str, str]]:
+    path: str, mapped: VariableMapping, variable: CategoryVariable, outcome: Outcome | None
+) -> Problems:
     labels = (*variable.known, *([] if variable.unknown is None else [variable.unknown]))
     allowed = ", ".join(repr(label) for label in labels[:20])
     problems = []
-    if mapped.from_dates is not None or mapped.year_of is not None or mapped.unit is not None:
-        problems.append((path, "is a category; dates and units are for integer variables"))
+    for key in ("from_dates", "year_of", "date", "unit"):
+        if getattr(mapped, key) is not None:
+            problems.append((f"{path}.{key}", "is not for a category"))
     if mapped.column is not None and mapped.codes is None and mapped.cuts is None:
         problems.append((f"{path}.codes", "is required: the codes of the column and their labels"))
     targets = [(f'{path}.codes."{code}"', label) for code, label in (mapped.codes or {}).items()]
     targets += [(f"{path}.labels[{index}]", label) for index, label in enumerate(mapped.labels or ())]
     targets += [] if mapped.constant is None else [(f"{path}.constant", mapped.constant)]
+    if outcome is not None:
+        targets += [(f"outcomes.{mapped.outcome}.{key}", label) for key, label in outcome.labels]
     for where, label in targets:
         if label not in labels:
             problems.append((where, f"{label!r} is not a category of the codebook; allowed: {allowed}"))
     return problems
 
 
-def _integer_problems(path: str, mapped: VariableMapping, variable: IntegerVariable) -> list[tuple[str, str]]:
+def _date_problems(path: str, mapped: VariableMapping, outcome: Outcome | None) -> Problems:
     problems = []
-    if mapped.codes is not None or mapped.cuts is not None or mapped.constant is not None:
-        problems.append((path, "is an integer; codes, cuts and constants are for categories"))
-    if mapped.column is not None and conversion(mapped.unit, variable.unit) is None:
-        problems.append(
-            (f"{path}.unit", f"{mapped.unit!r} cannot be turned into {variable.unit!r}, the codebook's unit")
-        )
-    if mapped.from_dates is not None and variable.unit not in _UNIT_DAYS:
-        problems.append(
-            (
-                f"{path}.from_dates",
-                f"gives days, months or years, but the codebook's unit is {variable.unit!r}",
-            )
-        )
+    if mapped.outcome is None and mapped.date is None and not mapped.not_collected:
+        problems.append((path, "is a date; it needs `date`, or `outcome`"))
+    for key in ("codes", "cuts", "unit", "iccc3"):
+        if getattr(mapped, key) is not None:
+            problems.append((f"{path}.{key}", "is not for a date"))
+    if outcome is not None and outcome.start is None:
+        problems.append((f"{path}.outcome", "is of an outcome whose times are no dates"))
+    return problems
+
+
+def _integer_problems(
+    path: str, mapped: VariableMapping, variable: IntegerVariable, outcome: Outcome | None
+) -> Problems:
+    problems = []
+    for key in ("codes", "cuts", "constant", "date", "iccc3"):
+        if getattr(mapped, key) is not None:
+            problems.append((f"{path}.{key}", "is not for an integer"))
+    unit = mapped.unit if outcome is None else outcome.unit
+    if outcome is not None:
+        if mapped.unit is not None:
+            problems.append((f"{path}.unit", "is that of the outcome; say it there"))
+        if not outcome.is_timed:
+            problems.append((f"{path}.outcome", "is of an outcome without times"))
+    if conversion(unit, variable.unit) is None:
+        where = f"{path}.unit" if outcome is None else f"outcomes.{mapped.outcome}.unit"
+        problems.append((where, f"{unit!r} cannot be turned into {variable.unit!r}, the codebook's unit"))
+    between = mapped.from_dates is not None or (outcome is not None and outcome.start is not None)
+    if between and variable.unit not in _UNIT_DAYS:
+        words = f"gives days, months or years, but the codebook's unit is {variable.unit!r}"
+        problems.append((f"{path}.{'outcome' if outcome else 'from_dates'}", words))
     return problems

@@ -2,7 +2,8 @@
 
 A session reads nothing but the snapshot, so it cannot fail because of a row, and what it counts is what
 was checked. The snapshot holds the codebook's variables as numbers and a running number for the patient –
-no identifiers, dates or source codes – in a Parquet file that only its owner may read. Its id is random:
+no identifiers or source codes, and dates only where the codebook asks for them – in a Parquet file that only
+its owner may read. Its id is random:
 a digest of records is never given to anyone, since small data sets can be guessed from one.
 """
 
@@ -20,16 +21,22 @@ import ibis
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import Document, Field, load_json, parse
 from mpc_engine.errors import DataError, DocumentError
-from mpc_engine.silo.coding import Coded, code, epoch_days, identifier, number, parse_date, text
+from mpc_engine.silo.coding import Coded, code, tumour_key
+from mpc_engine.silo.dates import epoch_days, parse_date
+from mpc_engine.silo.iarc import REPEAT, iarc_primary
 from mpc_engine.silo.mapping import Mapping, load_mapping
 from mpc_engine.silo.report import Report, find_problems
 from mpc_engine.silo.source import ROW, identity, opened, store
 from mpc_engine.silo.store import create, draft, writing
+from mpc_engine.silo.texts import identifier, number, text
 
 PATIENT: Final = "_patient"
 """Column of the snapshot: a number for each patient. No variable's name starts with an underscore."""
 RANK: Final = "_rank"
 """Column of the snapshot: the place of a record among its patient's, from 0; the cap keeps the lowest."""
+PRIMARY: Final = "_primary"
+"""Column of the snapshot where the mapping names ICD-O-3 columns: 1 for the record that stands for a primary
+cancer by the rules of IARC and IACR [IARC04], 0 for a further one of the same cancer."""
 _FILE: Final = "registration.json"
 
 
@@ -54,6 +61,7 @@ class Registration(Document):
     snapshot_sha256: str
     rows: int
     max_records_per_patient: int
+    has_primaries: bool = False
 
     def __repr__(self) -> str:
         """Show the id alone; the number of rows is not public."""
@@ -64,12 +72,13 @@ class Registration(Document):
 
 @dataclass(frozen=True)
 class _Rows:
-    """Coded rows, still lazy: the source's table, one entry per variable, patient and order."""
+    """Coded rows, still lazy: the source's table, one entry per variable, patient, order and IARC's key."""
 
     table: Any
     coded: tuple[Coded, ...]
     patient: Any
     order: tuple[Any, ...]
+    key: Any | None
 
 
 def check(mapping: Mapping, codebook: Codebook, base: Path | None = None) -> Report:
@@ -125,6 +134,7 @@ def register(
                 "snapshot_sha256": _sha256(folder / name),
                 "rows": report.rows,
                 "max_records_per_patient": report.max_records_per_patient,
+                "has_primaries": rows.key is not None,
             },
             Registration,
         )
@@ -174,9 +184,11 @@ def snapshot_path(registration: Registration) -> Path:
 
 
 def _code(table: Any, mapping: Mapping, codebook: Codebook) -> _Rows:
-    coded = tuple(
-        code(table, name, mapping.variables[name], variable) for name, variable in codebook.mapped.items()
-    )
+    coded = []
+    for name, variable in codebook.mapped.items():
+        mapped = mapping.variables[name]
+        outcome = None if mapped.outcome is None else mapping.outcomes[mapped.outcome]
+        coded.append(code(table, name, mapped, variable, outcome, mapping.icdo3))
     patient = table[ROW].cast("string") if mapping.patient is None else identifier(table, mapping.patient)
     order: tuple[Any, ...] = (table[ROW],)
     if mapping.order_by is not None:
@@ -186,11 +198,12 @@ def _code(table: Any, mapping: Mapping, codebook: Codebook) -> _Rows:
         else:
             key = epoch_days(parse_date(raw, mapping.order_by)[1])
         order = (key.isnull(), key, table[ROW])
-    return _Rows(table, coded, patient, order)
+    key = None if mapping.icdo3 is None else tumour_key(table, mapping.icdo3)
+    return _Rows(table, tuple(coded), patient, order, key)
 
 
 def _report(rows: _Rows, mapping: Mapping, codebook: Codebook) -> Report:
-    return find_problems(rows.table, rows.coded, rows.patient, mapping, codebook)
+    return find_problems(rows.table, rows.coded, rows.patient, mapping, codebook, rows.key)
 
 
 def _frozen(rows: _Rows, mapping: Mapping) -> Any:
@@ -198,12 +211,17 @@ def _frozen(rows: _Rows, mapping: Mapping) -> Any:
     values = [coded.value.cast("int64").name(coded.variable) for coded in rows.coded]
     if mapping.one_row_per_patient:
         number_of_row = rows.table[ROW].cast("int64")
-        return rows.table.select(
-            number_of_row.name(PATIENT), ibis.literal(0, type="int64").name(RANK), *values
-        )
+        places = [number_of_row.name(PATIENT), ibis.literal(0, type="int64").name(RANK)]
+        places += [] if rows.key is None else [ibis.literal(1, type="int64").name(PRIMARY)]
+        return rows.table.select(*places, *values)
     # A variable's name starts with a letter, hence those of these columns are free.
     keys = [key.name(f"_order_{index}") for index, key in enumerate(rows.order)]
-    keyed = rows.table.select(rows.patient.name("_id"), *keys, *values)
+    key = [] if rows.key is None else [rows.key.name("_key")]
+    keyed = rows.table.select(rows.patient.name("_id"), *keys, *key, *values)
+    if key:
+        keyed = iarc_primary(keyed, "_key", "_id", [one.get_name() for one in keys])
+        values = [(keyed[REPEAT] == 0).cast("int64").name(PRIMARY), *values]
+        keyed = keyed.mutate(values[0])
     within = ibis.window(group_by=keyed["_id"], order_by=[keyed[key.get_name()] for key in keys])
     return keyed.select(
         ibis.dense_rank().over(order_by=keyed["_id"]).cast("int64").name(PATIENT),

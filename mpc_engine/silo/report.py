@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import ibis
 
-from mpc_engine.codebook import CategoryVariable, Codebook
-from mpc_engine.silo.coding import MISSING, OUT_OF_BOUNDS, UNKNOWN_CODE, Coded, alike
+from mpc_engine.codebook import CategoryVariable, Codebook, IntegerVariable
+from mpc_engine.silo.coding import MISSING, OUT_OF_BOUNDS, UNKNOWN_CODE, Coded
 from mpc_engine.silo.mapping import Mapping
+from mpc_engine.silo.texts import alike
 
 MAX_CODES: Final = 25
 """Most different codes that are listed for one variable and fault."""
@@ -68,17 +69,28 @@ class Report:
 
 
 def find_problems(
-    table: Any, coded: tuple[Coded, ...], patient: Any, mapping: Mapping, codebook: Codebook
+    table: Any,
+    coded: tuple[Coded, ...],
+    patient: Any,
+    mapping: Mapping,
+    codebook: Codebook,
+    key: Any | None = None,
 ) -> Report:
-    """Return the report on ``table``: one streaming pass for all, then one for each fault."""
+    """Return the report on ``table``: one streaming pass for all, then one for each fault.
+
+    ``key`` is null where a row's ICD-O-3 codes cannot be read; None if the mapping names none.
+    """
     faults = (MISSING, UNKNOWN_CODE, OUT_OF_BOUNDS)
     # Selected first, for the state of a constant is no column before.
-    states = table.select(patient.name("id"), *(one.state.name(f"{i}") for i, one in enumerate(coded)))
+    unread = ibis.literal(False) if key is None else key.isnull()
+    columns = [patient.name("id"), unread.name("unread")]
+    states = table.select(*columns, *(one.state.name(f"{i}") for i, one in enumerate(coded)))
     tallies = {
         f"{index}_{fault}": (states[f"{index}"] == fault).sum()
         for index in range(len(coded))
         for fault in faults
     }
+    tallies["unread"] = states["unread"].sum()
     found = (
         states.aggregate(rows=states.count(), nameless=(states["id"] == "").sum(), **tallies)
         .to_pyarrow()
@@ -109,6 +121,11 @@ def find_problems(
             if found[f"{index}_{fault}"]:
                 problems += _codes(table, one, fault, int(found[f"{index}_{fault}"]), mapping, codebook)
     warnings = [] if rows else ["the source has no rows; every count will be 0"]
+    if found["unread"]:
+        warnings.append(
+            f"icdo3: in {found['unread']} rows topography or morphology is no code of ICD-O-3; by the rules "
+            "for multiple primaries each of them counts as a cancer of its own"
+        )
     if ids.alike:
         warnings.append(
             f"column {mapping.patient}: {ids.alike} ids differ from others only in case, leading zeros or a "
@@ -194,16 +211,21 @@ def _problem(one: Coded, code: str, rows: int, fault: int, mapping: Mapping, cod
             "declares no unknown category" if variable.unknown is None else "says that missing is refused"
         )
         return Problem(name, one.column, code, rows, words)
-    if isinstance(variable, CategoryVariable) and mapped.codes is not None:
+    if isinstance(variable, CategoryVariable) and mapped.column is not None and mapped.codes is not None:
         # With no unknown category the silo has to choose; all choices on the line fail if left as they are.
         target = variable.unknown or " | ".join(variable.known)
         line = f"{_quoted(code)} = {_quoted(target)}"
         return Problem(name, one.column, code, rows, "is not in the mapping", line, f"variables.{name}.codes")
     if fault == OUT_OF_BOUNDS and not isinstance(variable, CategoryVariable):
-        words = f"is outside the codebook's bounds {variable.lower} to {variable.upper} {variable.unit}"
-    elif mapped.from_dates is not None or mapped.year_of is not None:
+        words = f"is outside the codebook's bounds {variable.lower} to {variable.upper}"
+        words += f" {variable.unit}" if isinstance(variable, IntegerVariable) else ""
+    elif mapped.iccc3 is not None:
+        words = f"is no ICD-O-3 code, or in no {mapped.iccc3} of ICCC-3 that the codebook has"
+    elif mapped.outcome is not None:
+        words = f"is no status or time that outcomes.{mapped.outcome} can read"
+    elif mapped.from_dates is not None or mapped.year_of is not None or mapped.date is not None:
         words = "cannot be read as a date in the formats of the mapping"
-    elif mapped.rounding == "exact" and not isinstance(variable, CategoryVariable):
+    elif mapped.rounding == "exact" and isinstance(variable, IntegerVariable):
         words = f"is not a whole number of {variable.unit}"
     else:
         words = "is not a number"

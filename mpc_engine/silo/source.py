@@ -257,13 +257,13 @@ def _named(mapping: Mapping, present: Iterable[str]) -> list[str]:
     present = list(present)
     problems = [
         (path, f"there is no column {column!r} in {_name(mapping.source)}; it has: {', '.join(present)}")
-        for path, column in _columns(mapping)
+        for path, column in mapping.columns
         if column not in present
     ]
     if problems:
         raise refuse(mapping.origin, problems)
     # If nothing is collected, any one column will do: the rows still count.
-    return list(dict.fromkeys(column for _, column in _columns(mapping))) or present[:1]
+    return list(dict.fromkeys(column for _, column in mapping.columns)) or present[:1]
 
 
 def _as_text(table: Any, mapping: Mapping) -> Any:
@@ -283,23 +283,6 @@ def _text_of(column: Any, kind: Any) -> Any:
     if kind.is_timestamp():
         return column.date().cast("string")
     return column.cast("string")
-
-
-def _columns(mapping: Mapping) -> Iterator[tuple[str, str]]:
-    """Yield every column that the mapping names, with the path of the key that names it."""
-    if mapping.patient is not None:
-        yield "patient", mapping.patient
-    if mapping.order_by is not None:
-        yield "order_by.column", mapping.order_by.column
-    for name, variable in mapping.variables.items():
-        path = f"variables.{name}"
-        if variable.column is not None:
-            yield f"{path}.column", variable.column
-        if variable.from_dates is not None:
-            yield f"{path}.from_dates.start.column", variable.from_dates.start.column
-            yield f"{path}.from_dates.end.column", variable.from_dates.end.column
-        if variable.year_of is not None:
-            yield f"{path}.year_of.column", variable.year_of.column
 
 
 def _database(source: Source) -> str:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from mpc_engine.codebook import BandVariable, IntegerVariable
+from mpc_engine.silo.mapping import load_mapping
+from mpc_engine.silo.register import load_registration, snapshot_path
+
 CODEBOOK = """
 name = "made-up"
 version = "1"
@@ -55,3 +59,18 @@ def write(folder: Path, rows: pd.DataFrame | str, mapping: str = MAPPING, codebo
     else:
         rows.to_csv(folder / "rows.csv", index=False)
     return path
+
+
+def counts(mapping: Path, state: Path, by: str = "stage") -> list[int]:
+    """Return how many registered records have each category of ``by``, counted in the snapshot itself."""
+    codebook = load_mapping(mapping)[1]
+    variable = codebook.variables[by]
+    found = [0] * codebook.size(by)
+    for value in pd.read_parquet(snapshot_path(load_registration(state)))[codebook.base(by)]:
+        if pd.isna(value):
+            found[-1] += 1
+        elif isinstance(variable, BandVariable):
+            found[variable.index(int(value))] += 1
+        else:
+            found[int(value) - (variable.lower if isinstance(variable, IntegerVariable) else 0)] += 1
+    return found

@@ -16,8 +16,6 @@ import studies
 from mpc_engine.errors import DataError
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.silo.register import check, load_registration, register
-from mpc_engine.silo.tabulate import tabulate
-from mpc_engine.statistics.presets import parse_query
 
 GOOD = "id,sex,stage,age\np1,F,1,4\np2,M,2,70\np3,M,,\n"
 FRAME = pd.DataFrame(
@@ -27,8 +25,7 @@ FRAME = pd.DataFrame(
 
 def _counts(path: Path, state: Path, by: str = "stage") -> list[int]:
     register(path, state)
-    query = parse_query({"preset": "crosstab", "by": [by], "privacy": {"epsilon": "1"}})
-    return tabulate(query, load_mapping(path)[1], load_registration(state)).records.tolist()
+    return studies.counts(path, state, by)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
 from mpc_engine.errors import DocumentError
-from mpc_engine.silo.coding import code, number
+from mpc_engine.silo.coding import code
 from mpc_engine.silo.mapping import Mapping, VariableMapping, load_mapping
+from mpc_engine.silo.texts import number
 
 CODEBOOK = parse(tomllib.loads(studies.CODEBOOK), Codebook)
 

@@ -12,10 +12,10 @@ import studies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc_engine.silo.coding import identifier
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.silo.register import check
 from mpc_engine.silo.report import Report
+from mpc_engine.silo.texts import identifier
 
 
 def _report(folder: Path, *ids: str) -> Report:

@@ -18,8 +18,6 @@ from mpc_engine.errors import DataError, DocumentError
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.silo.register import check, load_registration, register
 from mpc_engine.silo.report import Report
-from mpc_engine.silo.tabulate import tabulate
-from mpc_engine.statistics.presets import parse_query
 
 GOOD = "id,sex,stage,age\np1,F,1,4\np2,M,2,70\np3,M,,\n"
 
@@ -29,10 +27,7 @@ def _check(folder: Path, rows: str, mapping: str = studies.MAPPING) -> Report:
 
 
 def _stages(folder: Path, state: Path) -> list[int]:
-    query = parse_query({"preset": "crosstab", "by": ["stage"], "privacy": {"epsilon": "1"}})
-    return tabulate(
-        query, load_mapping(folder / "mapping.toml")[1], load_registration(state)
-    ).records.tolist()
+    return studies.counts(folder / "mapping.toml", state)
 
 
 def test_an_unknown_code_is_reported_with_the_line_to_add(tmp_path: Path) -> None:
@@ -244,7 +239,10 @@ def test_a_table_of_another_database_streams_in(
     tmp_path: Path, by_environment: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "registry.sqlite")) as foreign:
-        _frame().astype(object).where(_frame().notna(), None).to_sql("tumours", foreign, index=False)
+        foreign.execute("create table tumours (id integer, sex text, stage real, age integer)")
+        rows = _frame().astype(object).where(_frame().notna(), None).to_numpy().tolist()
+        foreign.executemany("insert into tumours values (?, ?, ?, ?)", rows)
+        foreign.commit()
     monkeypatch.setenv("REGISTRY_ADDRESS", "sqlite://registry.sqlite")
     address = 'database_env = "REGISTRY_ADDRESS"' if by_environment else 'database = "registry.sqlite"'
     mapping = studies.MAPPING.replace('file = "rows.csv"', f'{address}\ntable = "tumours"')
