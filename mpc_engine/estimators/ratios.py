@@ -1,0 +1,224 @@
+"""Comparisons of counts: standardised incidence ratios, funnel limits, rate ratios and differences.
+
+Expected counts come from public rates and populations and are exact; observed counts may carry privacy noise
+(see ``intervals``), which widens intervals and funnels alike.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from mpc_engine.errors import DocumentError
+from mpc_engine.estimators.intervals import (
+    Estimate,
+    FlagArray,
+    FloatArray,
+    Interval,
+    PoissonMethod,
+    choose,
+    counts_and_noise,
+    normal_quantile,
+    numbers,
+    together,
+    widen,
+)
+from mpc_engine.estimators.rates import rate
+
+FunnelMethod = Literal["exact", "interpolated"]
+
+WARNING_LEVEL, ALARM_LEVEL = 0.95, 0.998
+"""The two funnels in use, about two and three standard deviations wide."""
+
+SIGNIFICANCE = ("Low (0.001)", "Low (0.025)", "Not significant", "High (0.025)", "High (0.001)")
+"""Labels of England's public-health agency, from far below to far above."""
+
+
+def expected_count(
+    rates: npt.ArrayLike, populations: npt.ArrayLike, *, multiplier: float = 1.0
+) -> FloatArray:
+    """Return the sum over the last axis of rate * population / ``multiplier``: events at standard rates.
+
+    Raises DocumentError for negative or missing numbers, shapes that do not fit, or a multiplier not above 0.
+    """
+    standard = numbers(rates, "rates", least=0)
+    population = numbers(populations, "populations", least=0)
+    standard, population = together(standard, population)
+    if np.isnan(standard).any() or np.isnan(population).any() or not multiplier > 0 or standard.ndim < 1:
+        raise DocumentError(
+            "expected counts need a rate and a population for each age group, and a multiplier"
+        )
+    return np.asarray((standard * population).sum(axis=-1) / multiplier)
+
+
+def standardised_ratio(
+    observed: npt.ArrayLike,
+    expected: npt.ArrayLike,
+    *,
+    method: PoissonMethod = "byar-exact",
+    multiplier: float = 1.0,
+    level: float = 0.95,
+    noise_variance: npt.ArrayLike = 0.0,
+) -> Estimate:
+    """Return observed / expected * ``multiplier``: the standardised incidence (or mortality) ratio.
+
+    Limits are those of the observed count. Flags and errors as for ``rates.rate``; ``z`` where nothing was
+    expected.
+    """
+    return rate(
+        observed, expected, multiplier=multiplier, method=method, level=level, noise_variance=noise_variance
+    )
+
+
+def funnel_limits(
+    expected: npt.ArrayLike,
+    *,
+    method: FunnelMethod = "exact",
+    level: float = WARNING_LEVEL,
+    noise_variance: npt.ArrayLike = 0.0,
+) -> Interval:
+    """Return the counts between which a Poisson count of mean ``expected`` lies by chance, at ``level``.
+
+    For a ratio divide them by ``expected``; for a rate, ``expected`` is the target rate times person-years
+    (for a directly standardised rate the effective person-years, events / rate), and the limits are divided
+    by these.
+
+    - ``exact``: an area is outside exactly if the exact interval of its count excludes ``expected``; the
+      convention of England's public-health agency
+    - ``interpolated``: Poisson quantiles, interpolated between whole counts [Spiegelhalter05]; narrower above
+      by about one event
+
+    Lower limits are 0 or above. Noise is added by square-and-add. Raises DocumentError for an expected count
+    not above 0, a bad level or method, and a negative variance.
+    """
+    mean, variance = _expected(expected, noise_variance)
+    normal_quantile(level)
+    choose(method, FunnelMethod)
+    tail = (1 - level) / 2
+    if method == "exact":
+        # pdtrik inverts the Poisson distribution function in its count, made continuous; not below P(0).
+        lower = np.where(np.exp(-mean) >= tail, 0.0, special.pdtrik(tail, mean)).astype(np.float64)
+        upper = np.asarray(special.pdtrik(1 - tail, mean) + 1, dtype=np.float64)
+    else:
+        lower, upper = _interpolated(mean, tail), _interpolated(mean, 1 - tail)
+    return widen(mean, Interval(lower, upper), variance, level=level, least=0.0)
+
+
+def _interpolated(mean: FloatArray, p: float) -> FloatArray:
+    """The p-quantile of a Poisson count, interpolated linearly in its distribution function."""
+    whole = stats.poisson.ppf(p, mean)
+    above = stats.poisson.cdf(whole, mean)
+    return np.maximum(whole - (above - p) / stats.poisson.pmf(whole, mean), 0.0)
+
+
+def funnel_significance(
+    observed: npt.ArrayLike,
+    expected: npt.ArrayLike,
+    *,
+    method: FunnelMethod = "exact",
+    noise_variance: npt.ArrayLike = 0.0,
+) -> FlagArray:
+    """Return for each count one of ``SIGNIFICANCE``, by the 95 % and 99.8 % funnels; "" where it is NaN.
+
+    Raises DocumentError as ``funnel_limits`` does.
+    """
+    mean, variance = _expected(expected, noise_variance)
+    x = numbers(observed, "counts")
+    x, mean, variance = together(x, mean, variance)
+    near = funnel_limits(mean, method=method, level=WARNING_LEVEL, noise_variance=variance)
+    far = funnel_limits(mean, method=method, level=ALARM_LEVEL, noise_variance=variance)
+    conditions = [np.isnan(x), x < far.lower, x < near.lower, x > far.upper, x > near.upper]
+    lowest, low, inside, high, highest = SIGNIFICANCE
+    return np.select(conditions, ["", lowest, low, highest, high], inside)
+
+
+def _expected(expected: npt.ArrayLike, noise_variance: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Expected counts and noise variances of one shape."""
+    mean, variance = counts_and_noise(expected, noise_variance, "expected counts")
+    if not (mean > 0).all():
+        raise DocumentError("expected counts must be above 0")
+    return mean, variance
+
+
+def rate_ratio(
+    counts: npt.ArrayLike,
+    populations: npt.ArrayLike,
+    other_counts: npt.ArrayLike,
+    other_populations: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    noise_variance: npt.ArrayLike = 0.0,
+    other_noise_variance: npt.ArrayLike = 0.0,
+) -> Estimate:
+    """Return the rate divided by the other rate, with log-normal limits: Var(log) = 1/x + 1/x' [BD87].
+
+    Noise adds V/x^2 + V'/x'^2 (delta method). Flags: ``c`` for a suppressed count, ``z`` for a population of
+    0, ``x`` where a (noisy) count is 0 or below, which has no logarithm. Raises DocumentError as
+    ``rates.rate`` does.
+    """
+    first = rate(counts, populations, multiplier=1.0, level=level, noise_variance=noise_variance)
+    other = rate(
+        other_counts, other_populations, multiplier=1.0, level=level, noise_variance=other_noise_variance
+    )
+    parts = (first.value, first.se_sampling, first.se_noise, other.value, other.se_sampling, other.se_noise)
+    a, a_sampling, a_noise, b, b_sampling, b_noise = together(*parts)
+    possible = (a > 0) & (b > 0)
+    flag = np.where(_both(first, other) != "ok", _both(first, other), np.where(possible, "ok", "x"))
+    a, b = np.where(possible, a, np.nan), np.where(possible, b, np.nan)
+    sampling = np.sqrt((a_sampling / a) ** 2 + (b_sampling / b) ** 2)
+    noise = np.sqrt((a_noise / a) ** 2 + (b_noise / b) ** 2)
+    factor = np.exp(normal_quantile(level) * np.sqrt(sampling**2 + noise**2))
+    ratio = a / b
+    return Estimate(
+        ratio, ratio / factor, ratio * factor, ratio * sampling, ratio * noise, flag, "log-normal"
+    )
+
+
+def rate_difference(
+    counts: npt.ArrayLike,
+    populations: npt.ArrayLike,
+    other_counts: npt.ArrayLike,
+    other_populations: npt.ArrayLike,
+    *,
+    multiplier: float = 100_000,
+    method: PoissonMethod = "byar-exact",
+    level: float = 0.95,
+    noise_variance: npt.ArrayLike = 0.0,
+    other_noise_variance: npt.ArrayLike = 0.0,
+) -> Estimate:
+    """Return the rate minus the other rate; limits by square-and-add of the two rates' own [ZD08].
+
+    Flags: ``c`` for a suppressed count, ``z`` for a population of 0. Raises DocumentError as ``rates.rate``
+    does.
+    """
+    first = rate(
+        counts, populations, multiplier=multiplier, method=method, level=level, noise_variance=noise_variance
+    )
+    other = rate(
+        other_counts,
+        other_populations,
+        multiplier=multiplier,
+        method=method,
+        level=level,
+        noise_variance=other_noise_variance,
+    )
+    # The limits of a negative noisy count belong to 0, so the distances are taken from there.
+    a, b = np.maximum(first.value, 0.0), np.maximum(other.value, 0.0)
+    difference = first.value - other.value
+    return Estimate(
+        value=difference,
+        lower=difference - np.sqrt((a - first.lower) ** 2 + (other.upper - b) ** 2),
+        upper=difference + np.sqrt((first.upper - a) ** 2 + (b - other.lower) ** 2),
+        se_sampling=np.hypot(first.se_sampling, other.se_sampling),
+        se_noise=np.hypot(first.se_noise, other.se_noise),
+        flag=_both(first, other),
+        method=f"{method}, square-and-add",
+    )
+
+
+def _both(first: Estimate, other: Estimate) -> FlagArray:
+    """The flag of whatever needs both: the first that is not ``ok``."""
+    return np.where(first.flag != "ok", first.flag, other.flag)
