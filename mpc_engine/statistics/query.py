@@ -1,22 +1,27 @@
 """Queries: declarative documents with a closed vocabulary, one model per preset.
 
-:class:`Query` holds what all presets share – filters and privacy parameters. A preset adds its own keys
-and says which axes it lays out. A query is valid on its own when it has been read; it meets the codebook
-in :meth:`Query.layout`.
+:class:`Query` holds what all presets share – filters and privacy parameters. A preset adds its own keys,
+says which groups of cells it lays out and how the opened cells become statistics. A query is valid on its
+own when it has been read; it meets the codebook in :meth:`Query.layout`.
 """
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 from math import prod
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from mpc_engine.codebook import MAX_VALUE, BandVariable, CategoryVariable, Codebook, IntegerVariable, Name
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_engine.codebook import MAX_VALUE, BandVariable, Codebook, IntegerVariable
 from mpc_engine.documents import (
     AfterValidator,
-    BeforeValidator,
     Document,
     Field,
     StringConstraints,
@@ -25,8 +30,13 @@ from mpc_engine.documents import (
     model_validator,
     refuse,
 )
+from mpc_engine.dp.rationals import decimal_text
 from mpc_engine.release.grid import Axis, Grid
-from mpc_engine.statistics.layout import AxisRule, Layout, Selection
+from mpc_engine.release.groups import Groups, Tally, parts_of
+from mpc_engine.release.opened import Floats, Opened
+from mpc_engine.statistics.layout import AxisRule, FollowUp, Kind, Layout, Primaries, Recipe, Selection
+from mpc_engine.statistics.tidy import Tidy
+from mpc_engine.statistics.where import Problems, Where, known
 
 LARGEST_DELTA: Final = Fraction(1, 1000)
 """Largest δ a query may ask for; a party's policy usually allows far less."""
@@ -35,9 +45,6 @@ MAX_CELLS: Final = 4_000_000
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 
 _TOO_MANY: Final = f"asks for more than {MAX_CELLS} cells; use fewer variables or wider bands"
-
-Problems = list[tuple[str, str]]
-"""Faults found so far: key path and what is allowed there."""
 
 
 def _decimal(text: str) -> str:
@@ -54,73 +61,13 @@ def _small(text: str) -> str:
     return text
 
 
-def _label_or_number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError("must be a label in quotes or a whole number")
-    return value
-
-
 Decimal = Annotated[str, AfterValidator(_decimal)]
 """A positive decimal number as text; exact, unlike a float."""
-Item = Annotated[str | int, BeforeValidator(_label_or_number)]
-
-
-class Where(Document):
-    """A filter on one variable: ``in`` a list of labels or numbers, or ``between`` two numbers, inclusive."""
-
-    variable: Name
-    in_: Annotated[tuple[Item, ...] | None, Field(alias="in", min_length=1, max_length=10_000)] = None
-    between: tuple[int, int] | None = None
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Where:
-        if (self.in_ is None) == (self.between is None):
-            raise broken("", "needs either `in` or `between`, not both and not neither")
-        if self.between is not None and self.between[0] > self.between[1]:
-            raise broken("between", f"starts at {self.between[0]}, above its end {self.between[1]}")
-        return self
-
-    def selection(self, codebook: Codebook, path: str, problems: Problems) -> Selection | None:
-        """Return the filter on coded values; a fault is added to ``problems`` under ``path`` instead."""
-        if not _known(self.variable, f"{path}.variable", codebook, problems):
-            return None
-        if self.between is not None:
-            return self._between(self.between, codebook, f"{path}.between", problems)
-        return self._in(self.in_ or (), codebook, f"{path}.in", problems)
-
-    def _between(
-        self, ends: tuple[int, int], codebook: Codebook, path: str, problems: Problems
-    ) -> Selection | None:
-        variable = codebook.variables[self.variable]
-        if not isinstance(variable, IntegerVariable):
-            problems.append((path, f"needs an integer variable; {self.variable} has categories, so use `in`"))
-            return None
-        for index, end in enumerate(ends):
-            if not variable.lower <= end <= variable.upper:
-                allowed = f"{self.variable} runs from {variable.lower} to {variable.upper}"
-                problems.append((f"{path}[{index}]", f"is {end}, but {allowed}"))
-        return Selection(self.variable, (ends,))
-
-    def _in(
-        self, items: tuple[str | int, ...], codebook: Codebook, path: str, problems: Problems
-    ) -> Selection | None:
-        unknown = codebook.unknown(self.variable)
-        ranges: list[tuple[int, int]] = []
-        for index, item in enumerate(items):
-            if item in items[:index]:
-                problems.append((f"{path}[{index}]", f"{item!r} occurs twice"))
-            elif item != unknown or unknown is None:
-                found = _range(item, self.variable, codebook)
-                if found is None:
-                    allowed = _allowed(self.variable, codebook)
-                    problems.append(
-                        (f"{path}[{index}]", f"{item!r} is not in the codebook; allowed: {allowed}")
-                    )
-                else:
-                    ranges.append(found)
-        return Selection(
-            codebook.base(self.variable), _merged(ranges), unknown is not None and unknown in items
-        )
+Weight = Annotated[int, Field(ge=1, le=1_000_000)]
+"""A part's share of ε relative to the others'."""
+Possible = dict[str, NDArray[np.bool_]]
+"""Which categories of an axis can hold a record, by the variable of the axis."""
+Picture = Literal["bars", "heat", "curve", "funnel", "points"]
 
 
 class Privacy(Document):
@@ -131,6 +78,7 @@ class Privacy(Document):
     threshold: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     delta: Annotated[Decimal, AfterValidator(_small)] | None = None
     max_records_per_patient: Annotated[int, Field(ge=1, le=1_000)] = 1
+    weights: Annotated[dict[str, Weight], Field(max_length=16)] | None = None
 
     @model_validator(mode="after")
     def _delta_goes_with_strict(self) -> Privacy:
@@ -152,45 +100,116 @@ class Privacy(Document):
 
 
 class Query(Document):
-    """What all presets share. A preset gives ``preset`` one literal value and implements :meth:`axes`."""
+    """What all presets share. A preset gives ``preset`` one literal value and fills in the abstract methods.
+
+    Class variables that a preset may set: ``picture``, how its result is drawn, and ``headlines``, the
+    statistics that a summary of its expected error names.
+    """
+
+    picture: ClassVar[Picture] = "bars"
+    headlines: ClassVar[tuple[str, ...]] = ()
 
     preset: str
     title: Annotated[str, StringConstraints(max_length=200)] = ""
     where: Annotated[tuple[Where, ...], Field(max_length=32)] = ()
+    multiple_primaries: Primaries = "all"
     privacy: Privacy
 
     @abstractmethod
-    def axes(self, codebook: Codebook, problems: Problems) -> list[tuple[Axis, AxisRule]]:
-        """Return the axes in order, slowest first; faults go to ``problems`` with their key path."""
+    def kinds(self, codebook: Codebook, problems: Problems) -> list[Kind]:
+        """Return the groups that the query lays out, with their recipes.
 
-    def layout(self, codebook: Codebook) -> Layout:
-        """Return the grid of cells and what a silo evaluates to fill it.
-
-        Raises :class:`~mpc_engine.errors.DocumentError` naming every key that does not fit the codebook,
-        or if the grid has more than :data:`MAX_CELLS` cells.
+        Faults go to ``problems`` with their key path; what is returned beside a fault is not used.
         """
-        problems: Problems = []
-        axes = self.axes(codebook, problems)
+
+    @abstractmethod
+    def finish(self, codebook: Codebook, opened: Opened) -> Tidy:
+        """Return the statistics of opened cells, in the clear.
+
+        Without noise (a variance of zero) and with nothing suppressed they are the textbook ones.
+        """
+
+    @abstractmethod
+    def question(self) -> str:
+        """Return what is asked in plain words, as the middle of a sentence: "how many patients …"."""
+
+    def follow_up(self, codebook: Codebook, problems: Problems) -> FollowUp | None:
+        """Return the follow-up in whose window records must be at risk; None where there is no window."""
+        return None
+
+    def selections(self, codebook: Codebook, problems: Problems) -> tuple[Selection, ...]:
+        """Return the filters on records. A preset may add to those of ``where``."""
         found = [
             where.selection(codebook, f"where[{index}]", problems) for index, where in enumerate(self.where)
         ]
-        if not problems and prod(len(axis.categories) for axis, _ in axes) > MAX_CELLS:
-            problems.append(("", _TOO_MANY))
+        return tuple(selection for selection in found if selection is not None)
+
+    def possible(self, codebook: Codebook, axes: Sequence[tuple[Axis, AxisRule]]) -> Possible:
+        """Return for each axis, by its variable, which categories the query's filters allow at all."""
+        return possible(axes, codebook, self.selections(codebook, []))
+
+    def typical(self, codebook: Codebook, layout: Layout, cases: int) -> list[Floats]:
+        """Return a made-up cohort's sums for every tally, for stating errors before anything is spent.
+
+        Without better knowledge ``cases`` patients are spread evenly over the cells of each tally.
+        """
+        return [
+            np.full(tally.grid.cells, cases / tally.grid.cells)
+            for groups in layout.groups
+            for tally in groups.tallies
+        ]
+
+    def coarser(self) -> Query | None:
+        """Return the same question on the next coarser grid, where noise weighs less, if there is one."""
+        return None
+
+    def layout(self, codebook: Codebook) -> Layout:
+        """Return the groups of cells and what a silo evaluates to fill them.
+
+        Raises :class:`~mpc_engine.errors.DocumentError` naming every key that does not fit the codebook,
+        or if the release has more than :data:`MAX_CELLS` cells.
+        """
+        problems: Problems = []
+        kinds = self.kinds(codebook, problems)
+        follow_up = self.follow_up(codebook, problems)
+        found = self.selections(codebook, problems)
+        groups: tuple[Groups, ...] = ()
+        if not problems:
+            groups = self._weighted(tuple(kind.groups for kind in kinds), problems)
+            if sum(tally.grid.cells for each in groups for tally in each.tallies) > MAX_CELLS:
+                problems.append(("", _TOO_MANY))
         if problems:
             raise refuse(self.origin, problems)
         return Layout(
-            Grid(tuple(axis for axis, _ in axes)),
-            tuple(rule for _, rule in axes),
-            tuple(selection for selection in found if selection is not None),
+            groups,
+            tuple(recipe for kind in kinds for recipe in kind.recipes),
+            found,
             self.privacy.max_records_per_patient,
+            self.multiple_primaries,
+            follow_up,
         )
 
-    def grid(self, codebook: Codebook) -> Grid:
-        """Return the grid of cells; errors as :meth:`layout`."""
-        return self.layout(codebook).grid
+    def _weighted(self, groups: tuple[Groups, ...], problems: Problems) -> tuple[Groups, ...]:
+        """Return the groups with the weights that the query asks for in place of the preset's."""
+        asked = self.privacy.weights or {}
+        parts = [part.name for part in parts_of(groups)]
+        for name in asked:
+            if name not in parts:
+                problems.append((f"privacy.weights.{name}", f"is no part; parts: {', '.join(parts)}"))
+        names = iter(parts)
+
+        def weighted(tally: Tally) -> Tally:
+            return replace(tally, weight=asked.get(next(names), tally.weight))
+
+        return tuple(
+            Groups(each.name, weighted(each.guard), tuple(weighted(member) for member in each.members))
+            for each in groups
+        )
 
     def digest_fields(self) -> dict[str, object]:
         """Return the query as plain fields, equal for documents that ask the same with the same keys.
+
+        They can be read as a query again.
 
         Nothing depends on the order of keys, of the filters and of the items of ``in``, on the notation of
         ε and δ, or on whether a default is written out. The title and the order of the axes do count, and
@@ -203,8 +222,8 @@ class Query(Document):
         fields["where"] = sorted(fields["where"], key=repr)
         fields["privacy"] = {
             **self.privacy.model_dump(mode="json", exclude_none=True, exclude={"epsilon", "delta"}),
-            "epsilon": str(self.privacy.epsilon_exact),
-            **({} if self.privacy.delta_exact is None else {"delta": str(self.privacy.delta_exact)}),
+            "epsilon": decimal_text(self.privacy.epsilon_exact),
+            **({} if self.privacy.delta_exact is None else {"delta": decimal_text(self.privacy.delta_exact)}),
         }
         return fields
 
@@ -217,7 +236,10 @@ def variable_axis(
     name: str, path: str, codebook: Codebook, problems: Problems
 ) -> list[tuple[Axis, AxisRule]]:
     """Return the axis of a variable's own categories, as a list of one; empty after a fault at ``path``."""
-    if not _known(name, path, codebook, problems):
+    if not known(name, path, codebook, problems):
+        return []
+    if not codebook.countable(name):
+        problems.append((path, f"{name} is a date, which has no categories; use a variable of its year"))
         return []
     variable = codebook.variables[name]
     labels = codebook.labels(name)
@@ -230,6 +252,12 @@ def variable_axis(
     return [(Axis(name, labels), rule)]
 
 
+def counted(name: str, axes: list[tuple[Axis, AxisRule]], weight: int = 1) -> Kind:
+    """Return groups of count cells over axes, each cell its own guard."""
+    tally = Tally("records", Grid(tuple(axis for axis, _ in axes)), weight)
+    return Kind(Groups(name, tally), (Recipe(tuple(rule for _, rule in axes)),))
+
+
 def variable_axes(
     names: tuple[str, ...], path: str, codebook: Codebook, problems: Problems
 ) -> list[tuple[Axis, AxisRule]]:
@@ -238,7 +266,10 @@ def variable_axes(
     More than :data:`MAX_CELLS` cells are a fault too, found before any axis is laid out.
     """
     axes: list[tuple[Axis, AxisRule]] = []
-    sizes = [codebook.size(name) if name in codebook.variables else 1 for name in names]
+    sizes = [
+        codebook.size(name) if name in codebook.variables and codebook.countable(name) else 1
+        for name in names
+    ]
     if prod(sizes) > MAX_CELLS:
         wide = [(index, name) for index, name in enumerate(names) if sizes[index] > MAX_CELLS]
         advice = "has too many values for an axis; use a band or a histogram of it"
@@ -253,46 +284,54 @@ def variable_axes(
     return axes
 
 
-def _known(name: str, path: str, codebook: Codebook, problems: Problems) -> bool:
-    if name in codebook.variables:
-        return True
-    known = ", ".join(codebook.variables)
-    problems.append((path, f"the codebook has no variable {name!r}; it has: {known}"))
-    return False
+def covered(low: NDArray[Any], high: NDArray[Any], ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return how many whole numbers from ``low`` to ``high``, ends included, lie in disjoint ``ranges``."""
+    inside = np.zeros(low.shape, np.int64)
+    for first, last in ranges:
+        inside += np.maximum(0, np.minimum(high, last) - np.maximum(low, first) + 1)
+    return inside
 
 
-def _range(item: str | int, name: str, codebook: Codebook) -> tuple[int, int] | None:
-    """Return the coded values, first and last, of one known category or number; None if there is none."""
-    variable = codebook.variables[name]
-    if isinstance(variable, IntegerVariable):
-        known = isinstance(item, int) and variable.lower <= item <= variable.upper
-        return (int(item), int(item)) if known else None
-    labels = variable.known if isinstance(variable, CategoryVariable) else variable.labels
-    if not isinstance(item, str) or item not in labels:
-        return None
-    index = labels.index(item)
-    if isinstance(variable, CategoryVariable):
-        return index, index
-    # The outer bands reach as far as any value may; the codebook's bounds keep them within.
-    edges = (-MAX_VALUE, *variable.cuts, MAX_VALUE + 1)
-    return edges[index], edges[index + 1] - 1
+def possible(
+    axes: Sequence[tuple[Axis, AxisRule]], codebook: Codebook, where: Sequence[Selection]
+) -> Possible:
+    """Return for each axis, by its variable, which categories can hold a record that passes all filters.
+
+    A category that the filters cut through can. The others are zeros that query and codebook already tell.
+    """
+    found: Possible = {}
+    for axis, rule in axes:
+        base = codebook.base(rule.variable)
+        filters = [each for each in where if codebook.base(each.variable) == base]
+        places = np.arange(len(axis.categories), dtype=np.int64)
+        low = high = places + rule.offset
+        if rule.cuts:
+            last = len(rule.cuts)
+            edges = np.array([-MAX_VALUE - 1, *rule.cuts, MAX_VALUE + 1], np.int64)
+            low, high = edges[np.minimum(places, last)], edges[np.minimum(places, last) + 1] - 1
+        ranges: tuple[tuple[int, int], ...] = ((-MAX_VALUE - 1, MAX_VALUE + 1),)
+        for each in filters:
+            pairs = ((max(a, c), min(b, d)) for a, b in ranges for c, d in each.ranges)
+            ranges = tuple((first, end) for first, end in pairs if first <= end)
+        inside = covered(low, high, ranges) > 0
+        if rule.unknown is not None:
+            inside[rule.unknown] = all(each.unknown for each in filters)
+        found[axis.variable] = inside
+    return found
 
 
-def _allowed(name: str, codebook: Codebook) -> str:
-    variable = codebook.variables[name]
-    if isinstance(variable, IntegerVariable):
-        numbers = f"whole numbers from {variable.lower} to {variable.upper}"
-        return numbers if variable.unknown is None else f"{numbers}, or {variable.unknown!r}"
-    labels = codebook.labels(name)
-    shown = ", ".join(repr(label) for label in labels[:20])
-    return shown if len(labels) <= 20 else f"{shown} and {len(labels) - 20} more"
+def open_cells(axes: Sequence[Axis], allowed: Possible) -> NDArray[np.bool_]:
+    """Return which cells of the axes' grid the filters allow: those possible along every axis."""
+    masks = [allowed.get(axis.variable, np.ones(len(axis.categories), np.bool_)) for axis in axes]
+    return np.asarray(reduce(np.logical_and.outer, masks, np.ones((), np.bool_)))
 
 
-def _merged(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if merged and low <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    return tuple(merged)
+def outside(axes: Sequence[Axis], allowed: Possible) -> dict[str, tuple[str, ...]]:
+    """Return by variable the labels of categories that the filters leave out, as `Tidy` takes them."""
+    return {
+        axis.variable: tuple(
+            label for label, inside in zip(axis.categories, allowed[axis.variable], strict=True) if not inside
+        )
+        for axis in axes
+        if axis.variable in allowed
+    }

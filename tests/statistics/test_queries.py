@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
+from mpc_engine.dp import Rule, guarantee_for
 from mpc_engine.errors import DocumentError
-from mpc_engine.statistics.layout import Selection
+from mpc_engine.release.grid import Grid
+from mpc_engine.release.groups import parts_of
+from mpc_engine.statistics.layout import AxisRule, Selection
 from mpc_engine.statistics.presets import load_query, parse_query, presets
 
 BOOK: dict[str, Any] = {
@@ -27,7 +30,7 @@ BOOK: dict[str, Any] = {
         "age": {"kind": "integer", "unit": "years", "lower": 0, "upper": 99, "unknown": "?"},
         "year": {"kind": "integer", "unit": "year", "lower": 1999, "upper": 2001},
         "size": {"kind": "integer", "unit": "mm", "lower": 0, "upper": 9_000_000},
-        "group": {"kind": "band", "of": "age", "cuts": [15, 65], "labels": ["0-14", "15-64", "65+"]},
+        "ages": {"kind": "band", "of": "age", "cuts": [15, 65], "labels": ["0-14", "15-64", "65+"]},
     },
 }
 CODEBOOK = parse(BOOK, Codebook)
@@ -49,10 +52,17 @@ def _histogram(**keys: Any) -> dict[str, Any]:
     return {"preset": "histogram", "variable": "age", "privacy": PRIVACY} | keys
 
 
+def grid_of(query: dict[str, Any], codebook: Codebook = CODEBOOK) -> Grid:
+    """Return the grid of a query's only tally."""
+    (groups,) = parse_query(query).layout(codebook).groups
+    (tally,) = groups.tallies
+    return tally.grid
+
+
 def test_labels_have_unknown_last() -> None:
     assert CODEBOOK.labels("sex") == ("F", "M")
     assert CODEBOOK.labels("stage") == ("I", "II", "unknown")
-    assert CODEBOOK.labels("group") == ("0-14", "15-64", "65+", "?")
+    assert CODEBOOK.labels("ages") == ("0-14", "15-64", "65+", "?")
     assert CODEBOOK.labels("year") == ("1999", "2000", "2001")
 
 
@@ -62,7 +72,10 @@ def test_labels_have_unknown_last() -> None:
         (_book("age", lower=100), r"variables\.age\.lower: is 100, above `upper` = 99"),
         (_book("age", upper="99"), r"variables\.age\.upper: must be a whole number"),
         (_book("age", upper=None), r"variables\.age\.upper: is required and missing"),
-        (_book("age", kind="number"), r"variables\.age: 'kind' must be one of 'category', 'integer', 'band'"),
+        (
+            _book("age", kind="number"),
+            r"variables\.age: 'kind' must be one of 'category', 'integer', 'date', 'band'",
+        ),
         (_book("age", unknown="9"), r"variables\.age\.unknown: .*a number"),
         (
             _book("sex", categories=["F", "M", "F"]),
@@ -73,21 +86,21 @@ def test_labels_have_unknown_last() -> None:
         (_book("sex", unknown="F"), r"variables\.sex\.unknown: is also the label of a category"),
         (_book("sex", missing="unknown"), r"variables\.sex\.missing: .*declares no `unknown`"),
         (
-            _book("group", cuts=[65, 15]),
-            r"variables\.group\.cuts\[1\]: is 15, not above the cut before it, 65",
+            _book("ages", cuts=[65, 15]),
+            r"variables\.ages\.cuts\[1\]: is 15, not above the cut before it, 65",
         ),
-        (_book("group", cuts=[15, 15]), r"variables\.group\.cuts\[1\]"),
+        (_book("ages", cuts=[15, 15]), r"variables\.ages\.cuts\[1\]"),
         (
-            _book("group", cuts=[0, 65]),
-            r"variables\.group\.cuts\[0\]: is 0; it must be above 0 and at most 99",
+            _book("ages", cuts=[0, 65]),
+            r"variables\.ages\.cuts\[0\]: is 0; it must be above 0 and at most 99",
         ),
-        (_book("group", cuts=[15, 100]), r"variables\.group\.cuts\[1\]: is 100"),
-        (_book("group", cuts=[15]), r"variables\.group\.labels: 1 cuts make 2 bands, but there are 3"),
+        (_book("ages", cuts=[15, 100]), r"variables\.ages\.cuts\[1\]: is 100"),
+        (_book("ages", cuts=[15]), r"variables\.ages\.labels: 1 cuts make 2 bands, but there are 3"),
         (
-            _book("group", of="sex"),
-            r"variables\.group\.of: must name an integer variable \(age, year, size\)",
+            _book("ages", of="sex"),
+            r"variables\.ages\.of: must name an integer variable \(age, year, size\)",
         ),
-        (_book("Group", kind="band"), r"variables\.Group"),
+        (_book("Ages", kind="band"), r"variables\.Ages"),
         (_book("value", kind="category", categories=["a"]), r"variables\.value: is the name of a column"),
         (_book("flag", kind="category", categories=["a"]), r"variables\.flag: is the name of a column"),
         (_book("sex", categories=["F", "M\x1b[2J"]), r"categories\[1\].*must not hold control characters"),
@@ -108,9 +121,9 @@ def test_codebook_digest_follows_content() -> None:
 
 
 def test_grids() -> None:
-    assert set(presets()) == {"count", "crosstab", "histogram"}
-    assert parse_query({"preset": "count", "privacy": PRIVACY}).grid(CODEBOOK).cells == 1
-    grid = parse_query(_query(by=["stage", "sex"])).grid(CODEBOOK)
+    assert set(presets()) >= {"count", "crosstab", "histogram"}
+    assert grid_of({"preset": "count", "privacy": PRIVACY}).cells == 1
+    grid = grid_of(_query(by=["stage", "sex"]))
     assert grid.cells == 6
     assert list(grid.labels())[1] == {"stage": "I", "sex": "M"}
     assert list(grid.labels())[-1] == {"stage": "unknown", "sex": "M"}
@@ -128,8 +141,10 @@ def test_grids() -> None:
 )
 def test_histogram_labels(keys: dict[str, Any], labels: tuple[str, ...]) -> None:
     layout = parse_query(_histogram(**keys)).layout(CODEBOOK)
-    assert layout.grid.axes[0].categories == labels
-    (rule,) = layout.axes
+    (recipe,) = layout.recipes
+    (rule,) = recipe.rules
+    assert layout.groups[0].guard.grid.axes[0].categories == labels
+    assert isinstance(rule, AxisRule) and recipe.amount is None
     known = len(labels) - (rule.unknown is not None)
     variable = CODEBOOK.variables[rule.variable]
     seen = {bisect_right(rule.cuts, value) for value in range(variable.lower, variable.upper + 1)}  # type: ignore[union-attr]
@@ -140,9 +155,11 @@ def test_histogram_labels(keys: dict[str, Any], labels: tuple[str, ...]) -> None
 @given(st.lists(st.integers(1, 98), min_size=2, max_size=12, unique=True).map(sorted))
 def test_every_age_has_one_bin_and_its_label_says_so(edges: list[int]) -> None:
     layout = parse_query(_histogram(edges=edges)).layout(CODEBOOK)
-    labels = layout.grid.axes[0].categories
+    labels = layout.groups[0].guard.grid.axes[0].categories
+    (rule,) = layout.recipes[0].rules
+    assert isinstance(rule, AxisRule)
     for age in range(100):
-        label = labels[bisect_right(layout.axes[0].cuts, age)]
+        label = labels[bisect_right(rule.cuts, age)]
         if label.startswith("<"):
             assert age < edges[0]
         elif label.startswith("≥"):
@@ -152,16 +169,70 @@ def test_every_age_has_one_bin_and_its_label_says_so(edges: list[int]) -> None:
             assert int(low) <= age < int(high)
 
 
+def test_totals_are_groups_of_their_own() -> None:
+    layout = parse_query(_query(by=["stage", "sex"], totals=True)).layout(CODEBOOK)
+    found = [(groups.name, groups.guard.grid.shape, groups.guard.weight) for groups in layout.groups]
+    assert found == [
+        ("cells", (3, 2), 12),
+        ("stage totals", (3,), 3),
+        ("sex totals", (2,), 3),
+        ("total", (), 2),
+    ]
+    assert not any(groups.members for groups in layout.groups)
+    assert [len(recipe.rules) for recipe in layout.recipes] == [2, 1, 1, 0]
+    assert layout.recipes[0].rules == (layout.recipes[1].rules + layout.recipes[2].rules)
+    shares = guarantee_for(Fraction(1), parts_of(layout.groups), Rule.NOISY, 5).allotments
+    assert [each.epsilon for each in shares] == [Fraction(n, 20) for n in (12, 3, 3, 2)]
+    one = parse_query(_query(by=["stage"], totals=True)).layout(CODEBOOK)
+    assert [groups.name for groups in one.groups] == ["cells", "total"]
+
+
+def test_weights_replace_those_of_the_preset() -> None:
+    privacy = PRIVACY | {"weights": {"cells": 5, "total": 7}}
+    query = parse_query(_query(by=["stage", "sex"], totals=True, privacy=privacy))
+    assert [groups.guard.weight for groups in query.layout(CODEBOOK).groups] == [5, 3, 3, 7]
+    plain = parse_query(_query(by=["stage", "sex"], totals=True))
+    assert query.digest() != plain.digest()
+    assert query.layout(CODEBOOK).recipes == plain.layout(CODEBOOK).recipes
+
+
+def test_too_many_cells_in_all_tallies_together_are_refused() -> None:
+    book = parse(_book("wide", kind="integer", unit="n", lower=0, upper=3_999_998), Codebook)
+    assert grid_of(_query(by=["wide"]), book).cells == 3_999_999
+    parse_query(_query(by=["wide"], totals=True)).layout(book)  # one more makes 4,000,000
+    book = parse(_book("wide", kind="integer", unit="n", lower=0, upper=3_999_999), Codebook)
+    with pytest.raises(DocumentError, match="more than 4000000 cells"):
+        parse_query(_query(by=["wide"], totals=True)).layout(book)
+
+
+@pytest.mark.parametrize("primaries", ["all", "first", "iarc"])
+def test_which_primaries_count_is_part_of_the_question(primaries: str) -> None:
+    query = parse_query(_query(multiple_primaries=primaries))
+    assert query.layout(CODEBOOK).primaries == primaries
+    assert (query.digest() == parse_query(_query()).digest()) == (primaries == "all")
+
+
+def test_a_filter_on_dates_is_one_on_days() -> None:
+    book = parse(_book("seen", kind="date", lower="1970-01-01", upper="1970-12-31"), Codebook)
+    where = [{"variable": "seen", "between": ["1970-01-02", "1970-02-01"]}]
+    (found,) = parse_query(_query(where=where)).layout(book).where
+    assert found == Selection("seen", ((1, 31),))
+    for by, ends in (["seen"], ["1970-01-02", "1970-02-01"]), (["sex"], ["1969-12-31", "1970-01-01"]):
+        where = [{"variable": "seen", "between": ends}]
+        with pytest.raises(DocumentError, match=r"by\[0\]: seen is a date|between\[0\]: is 1969-12-31"):
+            parse_query(_query(by=by, where=where)).layout(book)
+
+
 def test_filters_become_ranges_of_coded_values() -> None:
     where = [
         {"variable": "stage", "in": ["II", "unknown"]},
-        {"variable": "group", "in": ["65+", "15-64"]},
+        {"variable": "ages", "in": ["65+", "15-64"]},
         {"variable": "age", "in": [3, 4, 9, "?"]},
         {"variable": "year", "between": [1999, 2000]},
     ]
-    stage, group, age, year = parse_query(_query(where=where)).layout(CODEBOOK).where
+    stage, ages, age, year = parse_query(_query(where=where)).layout(CODEBOOK).where
     assert stage == Selection("stage", ((1, 1),), unknown=True)
-    assert (group.variable, group.ranges[0][0], len(group.ranges), group.unknown) == ("age", 15, 1, False)
+    assert (ages.variable, ages.ranges[0][0], len(ages.ranges), ages.unknown) == ("age", 15, 1, False)
     assert age == Selection("age", ((3, 4), (9, 9)), unknown=True)
     assert year == Selection("year", ((1999, 2000),))
 
@@ -169,7 +240,7 @@ def test_filters_become_ranges_of_coded_values() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (_query(preset="table"), r"preset: is not known; presets: count, crosstab, histogram"),
+        (_query(preset="table"), r"preset: is not known; presets: .*count, crosstab, .*histogram"),
         ({"privacy": PRIVACY}, r"preset: is required and missing"),
         (_query(by=["sex", "race"]), r"by\[1\]: the codebook has no variable 'race'; it has: sex, stage"),
         (_query(by=["sex", "sex"]), r"by\[1\]: 'sex' occurs twice"),
@@ -177,7 +248,7 @@ def test_filters_become_ranges_of_coded_values() -> None:
         (_query(by=["size"]), r"by\[0\]: size has too many values"),
         (
             _query(by=["size"], extra=1),
-            r"extra: is not a key known here; known keys: by, preset, privacy, title",
+            r"extra: is not a key known here; known keys: by, .*preset, privacy, .*title",
         ),
         (
             _query(where=[{"variable": "sex", "in": ["F"]}, {"variable": "sex", "in": ["F", "X"]}]),
@@ -195,7 +266,7 @@ def test_filters_become_ranges_of_coded_values() -> None:
         (_query(where=[{"variable": "sex"}]), r"where\[0\]: needs either `in` or `between`"),
         (
             _query(where=[{"variable": "sex", "between": [0, 1]}]),
-            r"where\[0\]\.between: needs an integer variable",
+            r"where\[0\]\.between: needs an integer or a date; sex has categories",
         ),
         (
             _query(where=[{"variable": "age", "between": [0, 100]}]),
@@ -227,6 +298,17 @@ def test_filters_become_ranges_of_coded_values() -> None:
         ),
         (_query(privacy=PRIVACY | {"threshold": 0}), r"privacy\.threshold: must be at least 1"),
         (
+            _query(privacy=PRIVACY | {"weights": {"cells": 0}}),
+            r"privacy\.weights\.cells: must be at least 1",
+        ),
+        (
+            _query(privacy=PRIVACY | {"weights": {"total": 1}}),
+            r"privacy\.weights\.total: is no part; parts: cells",
+        ),
+        (_query(totals=True, privacy=PRIVACY | {"rule": "exact"}), r"totals: are refused with rule"),
+        (_query(test="chi-squared"), r"test: asks for independence of two variables"),
+        (_query(multiple_primaries="some"), r"multiple_primaries: must be one of 'all', 'first' or 'iarc'"),
+        (
             _query(privacy=PRIVACY | {"max_records_per_patient": 0}),
             r"max_records_per_patient: must be at least 1",
         ),
@@ -247,7 +329,7 @@ def test_filters_become_ranges_of_coded_values() -> None:
         ),
         (_histogram(edges=[0, 9], by=["age"]), r"by: repeats 'age'"),
         (
-            _query(by=["year", "age", "sex", "stage", "group"], where=[{"variable": "q", "in": ["x"]}]),
+            _query(by=["year", "age", "sex", "stage", "ages"], where=[{"variable": "q", "in": ["x"]}]),
             r"where\[0\]",
         ),
     ],
@@ -260,7 +342,7 @@ def test_wrong_queries(query: dict[str, Any], message: str) -> None:
 
 def test_too_many_cells_are_refused_before_anything_is_laid_out() -> None:
     book = parse(_book("wide", kind="integer", unit="n", lower=0, upper=3_999_999), Codebook)
-    assert parse_query(_histogram(edges=list(range(0, 100)))).grid(book).cells == 101
+    assert grid_of(_histogram(edges=list(range(0, 100))), book).cells == 101
     three = {f"v{n}": BOOK["variables"]["size"] | {"upper": 3_999_990} for n in range(3)}
     many = parse(BOOK | {"variables": BOOK["variables"] | three}, Codebook)
     tracemalloc.start()
@@ -271,7 +353,7 @@ def test_too_many_cells_are_refused_before_anything_is_laid_out() -> None:
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", ["sex", "stage", "age", "year", "group"])
+@pytest.mark.parametrize("name", ["sex", "stage", "age", "year", "ages"])
 def test_the_size_of_a_variable_is_the_number_of_its_labels(name: str) -> None:
     assert CODEBOOK.size(name) == len(CODEBOOK.labels(name))
 
