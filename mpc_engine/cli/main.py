@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from mpc_engine import __version__
-from mpc_engine.cli import data, inspect, party, simulate
+from mpc_engine.cli import data, dummy, noise, party, plan, result, simulate
 from mpc_engine.cli.terminal import Notes, complain
 from mpc_engine.errors import EngineError
 from mpc_engine.party.process import harden, stop_on_signals, unexpected
@@ -23,8 +23,10 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.command("simulate", short_help="Run a whole study on this machine.")(simulate.simulate_scenario)
-cli.command("plan", short_help="Show what a query would open and spend.")(inspect.plan)
-cli.command("noise-table", short_help="Show the noise of a release and its bounds.")(inspect.noise_table)
+cli.command("plan", short_help="Show what a query would open and spend.")(plan.plan)
+cli.command("noise-table", short_help="Show the noise of a release and its bounds.")(noise.noise_table)
+cli.command("dummy", short_help="Make up records that fit a codebook.")(dummy.dummy)
+cli.command("result", short_help="Show a stored release again.")(result.show_result)
 cli.add_typer(party.commands, name="party")
 cli.add_typer(data.commands, name="data")
 

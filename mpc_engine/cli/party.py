@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mpc_engine.cli.terminal import PartyProgress, out, show_release
+from mpc_engine.cli.presentation import present
+from mpc_engine.cli.terminal import PartyProgress, out
+from mpc_engine.codebook import load_codebook
 from mpc_engine.documents import load
 from mpc_engine.errors import PublicationError
-from mpc_engine.party.config import PartyConfig
+from mpc_engine.party.config import PartyConfig, load_config
 from mpc_engine.party.process import run_until_stopped
 from mpc_engine.party.service import Show, Usage, prepare, take_part
 from mpc_engine.release.files import check_writable, write_release
@@ -44,12 +46,13 @@ def run(
     config: Config,
     query: Annotated[Path, typer.Option(help="The query, the same at all parties.")],
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the release's files.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of tables.")] = False,
 ) -> None:
     """Take part in one release together with the other parties of the roster."""
     if out_dir is not None:
         check_writable(out_dir)
-    name = load(config, PartyConfig).name
+    party, _ = load_config(config)
+    name, codebook = party.name, load_codebook(party.path(party.codebook))
     with PartyProgress([name]) as shown:
         show = Show(
             lambda phase: shown.phase(name, phase),
@@ -63,7 +66,4 @@ def run(
         except PublicationError:
             typer.echo(json.dumps(fields, ensure_ascii=False))  # what has been paid for is not lost
             raise
-    if as_json:
-        typer.echo(json.dumps(fields, indent=1, ensure_ascii=False))
-    else:
-        show_release(fields, None if out_dir is None else str(out_dir))
+    present(fields, codebook, out_dir, as_json)

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mpc_engine.cli.terminal import PartyProgress, show_release
+from mpc_engine.cli.presentation import present
+from mpc_engine.cli.terminal import PartyProgress
+from mpc_engine.codebook import load_codebook
 from mpc_engine.party.process import run_until_stopped
 from mpc_engine.release.files import check_writable, write_published
 from mpc_engine.scenario.document import load_scenario
@@ -16,13 +18,17 @@ from mpc_engine.scenario.simulate import simulate
 
 def simulate_scenario(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="The scenario document.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for release.json, table.csv and openings.json.")
+    query: Annotated[
+        Path | None, typer.Option(help="Another query than the scenario's, on the same codebook.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the release's files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of tables.")] = False,
 ) -> None:
     """Run every party of a scenario as a process of its own, on loopback, with throw-away identities."""
     study = load_scenario(scenario)
+    if query is not None:
+        study = study.model_copy(update={"query": str(query.resolve())})
+    codebook = load_codebook(study.path(study.codebook))
     if out is not None:
         check_writable(out)
     with PartyProgress([party.name for party in study.ordered]) as shown:
@@ -41,7 +47,4 @@ def simulate_scenario(
         result = run_until_stopped(simulate(study, on_event))
     if out is not None:
         write_published(out, result.files)
-    if as_json:
-        typer.echo(result.files["release.json"], nl=False)
-    else:
-        show_release(result.release, None if out is None else str(out))
+    present(result.release, codebook, out, as_json)

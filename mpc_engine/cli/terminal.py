@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mpc_engine.release.table import SUPPRESSED
-
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-
-MOST_ROWS = 60
-"""Rows of a table that are printed; all of them are in the files."""
-
-_WIDEST = 10_000
-"""Columns of an imagined terminal on which no table is squeezed."""
 
 PHASES = {
     "register": "checking and registering its records",
@@ -112,78 +100,9 @@ def show_table(table: Table) -> None:
         out.out(line if out.is_terminal else line.rstrip(), highlight=False)
 
 
-def show_release(release: Mapping[str, Any], files: str | None) -> None:
-    """Print a release: its table, and what it promises."""
-    title = release["query"].get("title") or release["query"]["preset"]
-    out.print(Text(title, style="bold"))
-    for where in release["query"].get("where", ()):
-        out.print(f"only {where['variable']} {_condition(where)}", markup=False)
-    cells = release["cells"]
-    variables = [name for name in cells[0] if name not in ("value", "flag")] if cells else []
-    table, rows = _listing(release, variables), len(cells)
-    if len(variables) == 2:
-        crosstab = _crosstab(release, variables)
-        wide = out.options.update_width(_WIDEST)
-        table = crosstab if Measurement.get(out, wide, crosstab).maximum <= out.width else table
-        rows = len({cell[variables[0]] for cell in cells}) if table is crosstab else rows
-    show_table(table)
-    if rows > MOST_ROWS:
-        rest = "table.csv has all of them" if files else "--out DIR writes all of them to table.csv"
-        out.print(f"The first {MOST_ROWS} of {rows:,} rows; {rest}.", markup=False)
-    hidden = sum(cell["flag"] == SUPPRESSED for cell in cells)
-    noise = release["parameters"]["noise"]
-    out.print(
-        f"{hidden:,} of {len(cells):,} cells suppressed, marked [c]. Every value carries joint noise with "
-        f"standard deviation {noise['standard_deviation']}; totals are not published.",
-        markup=False,
-    )
-    out.print()
-    parties = ", ".join(f"{party['name']} ({party['role']})" for party in release["parties"])
-    show_points([*release["promise"], f"Parties: {parties}."])
-    if files:
-        out.print()
-        out.print(f"Written to {files}: release.json, table.csv, openings.json", markup=False)
-
-
-def _condition(where: Mapping[str, Any]) -> str:
-    if where.get("between"):
-        low, high = where["between"]
-        return f"from {low} to {high}"
-    return " or ".join(map(str, where["in"]))
-
-
 def show_points(lines: Sequence[str]) -> None:
     """Print sentences as a list."""
     for line in lines:
         point = Table.grid(padding=(0, 1, 0, 0))
         point.add_row("•", Text(line))
         show_table(point)
-
-
-def _value(cell: Mapping[str, Any]) -> str:
-    return "[c]" if cell["flag"] == SUPPRESSED else f"{cell['value']:,}"
-
-
-def _crosstab(release: Mapping[str, Any], variables: Sequence[str]) -> Table:
-    rows, columns = variables
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(rows)
-    heads = list(dict.fromkeys(cell[columns] for cell in release["cells"]))
-    for head in heads:
-        table.add_column(f"{columns} {escape(head)}", justify="right")
-    lines: dict[str, list[str]] = {}
-    for cell in release["cells"]:
-        lines.setdefault(cell[rows], []).append(_value(cell))
-    for label, values in list(lines.items())[:MOST_ROWS]:
-        table.add_row(escape(label), *map(escape, values))
-    return table
-
-
-def _listing(release: Mapping[str, Any], variables: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in variables:
-        table.add_column(name)
-    table.add_column("value", justify="right")
-    for cell in release["cells"][:MOST_ROWS]:
-        table.add_row(*(escape(cell[name]) for name in variables), escape(_value(cell)))
-    return table

@@ -88,7 +88,7 @@ HISTOGRAM = 'preset = "histogram"\nvariable = "age_months"\nbins = [[0, 12], [{}
         (
             'preset = "crosstab"',
             'preset = "average"',
-            "preset: is not known; presets: count, crosstab, histogram",
+            "preset: is not known; presets: ",
         ),
     ],
 )
@@ -193,7 +193,16 @@ def test_data_commands_say_what_they_need(run: Run, study: Path) -> None:
 
 
 def test_help_fits_a_terminal(run: Run) -> None:
-    commands = ((), ("simulate",), ("plan",), ("noise-table",), ("party",), ("party", "run"), ("data",))
+    commands = (
+        (),
+        ("simulate",),
+        ("plan",),
+        ("noise-table",),
+        ("result",),
+        ("party",),
+        ("party", "run"),
+        ("data",),
+    )
     for command in commands:
         result = run(*command, "--help")
         assert result.status == 0
@@ -206,7 +215,7 @@ def test_an_unforeseen_failure_quotes_nothing(run: Run, study: Path, monkeypatch
     def broken(*_: object) -> None:
         raise KeyError("patient 4711")
 
-    monkeypatch.setattr("mpc_engine.cli.inspect.load_query", broken)
+    monkeypatch.setattr("mpc_engine.cli.plan.load_query", broken)
     result = run("plan", study / "query.toml")
-    result.failed_with(70, "unexpected KeyError at mpc_engine/cli/inspect.py, line ", "report this as a bug")
+    result.failed_with(70, "unexpected KeyError at mpc_engine/cli/plan.py, line ", "report this as a bug")
     assert "4711" not in result.err

@@ -1,4 +1,4 @@
-"""What a release looks like: document, table and progress; and the catalogue of failures."""
+"""What a release is: its document, its files and progress on the way; and the catalogue of failures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from mpc_engine.cli import terminal
 from mpc_engine.cli.catalogue import document, failures
-from mpc_engine.dp import Rule
 from mpc_engine.errors import EngineError, catalogue
 from tests.party.machines import ROOT, Command, engine, environment
-from tests.world import release
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -45,7 +42,7 @@ def test_json_is_all_there_is_on_standard_output(demo: tuple[Command, Path]) -> 
 def test_the_release_document_is_whole(demo: tuple[Command, Path]) -> None:
     fields = json.loads(demo[0].out)
     assert list(fields) == [
-        *("format", "query", "parameters", "parties", "digests", "session", "openings", "promise", "cells"),
+        *("format", "query", "parameters", "parties", "digests", "session", "openings", "promise", "groups"),
     ]
     assert fields["query"]["by"] == ["stage", "histology"]
     parameters = fields["parameters"]
@@ -60,90 +57,44 @@ def test_the_release_document_is_whole(demo: tuple[Command, Path]) -> None:
     assert all(re.fullmatch("sha256:[0-9a-f]{64}", party["fingerprint"]) for party in fields["parties"])
     assert {"query", "codebook", "roster", "privacy", "plan"} <= set(fields["digests"])
     assert all(DIGEST.fullmatch(digest) for digest in fields["digests"].values())
-    assert len(fields["cells"]) == 8
-    for cell in fields["cells"]:
-        assert list(cell) == ["stage", "histology", "value", "flag"]
-        assert (type(cell["value"]) is int) == (cell["flag"] == "ok")
-        assert cell["flag"] in ("ok", "c")
+    ((group, tallies),) = (each.values() for each in fields["groups"])
+    (tally,) = tallies
+    assert (group, list(tally)) == ("cells", ["name", "grid", "weight", "step", "signed", "values"])
+    assert [(axis["variable"], len(axis["categories"])) for axis in tally["grid"]] == [
+        ("stage", 4),
+        ("histology", 2),
+    ]
+    assert len(tally["values"]) == 8 and {type(value) for value in tally["values"]} <= {int, type(None)}
+    (part,) = parameters["split"]
+    assert (part["part"], part["epsilon"], part["noise_standard_deviation"]) == ("cells", "1", "1.3576")
 
 
 def test_the_files_agree(demo: tuple[Command, Path]) -> None:
     _, folder = demo
     fields = json.loads((folder / "release.json").read_text())
-    rows = list(csv.DictReader((folder / "table.csv").open()))
-    assert [{**row, "value": int(row["value"]) if row["value"] else None} for row in rows] == fields["cells"]
+    rows = list(csv.DictReader((folder / "cells.csv").open()))
+    values = fields["groups"][0]["tallies"][0]["values"]
+    assert [row["value"] for row in rows] == ["" if value is None else str(value) for value in values]
+    assert [row["flag"] for row in rows] == ["c" if value is None else "ok" for value in values]
+    assert list(rows[0]) == ["group", "tally", "stage", "histology", "value", "flag"]
+    assert [(row["stage"], row["histology"]) for row in rows] == [
+        (stage, histology) for stage in ("I", "II", "III", "IV") for histology in ("FH", "UH")
+    ]
     assert json.loads((folder / "openings.json").read_text()) == fields["openings"]
-    assert {path.name for path in folder.iterdir()} == {"release.json", "table.csv", "openings.json"}
-
-
-# --- the table on a terminal --------------------------------------------------------------------------
-
-
-def shown(fields: dict, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a release as a terminal of a width shows it."""
-    text = io.StringIO()
-    monkeypatch.setattr(terminal, "out", Console(file=text, width=width, highlight=False))
-    terminal.show_release(fields, None)
-    return text.getvalue()
-
-
-@pytest.fixture
-def wide() -> dict:
-    """A release of 3 × 12 cells with long labels; the last row is suppressed."""
-    counts = np.repeat([1_000, 50, 0], 12)
-    fields = release([counts, counts, None], rule=Rule.STRICT).releases[0].as_fields()
-    labels = [(row, f"[category {column}]") for row in "abc" for column in range(12)]
-    fields["query"] = {"preset": "crosstab", "title": "A [bold]wide[/bold] table"}
-    fields["cells"] = [
-        {"row": row, "column": column, "value": cell["value"], "flag": cell["flag"]}
-        for (row, column), cell in zip(labels, fields["cells"], strict=True)
+    statistics = list(csv.DictReader((folder / "table.csv").open()))
+    assert [row["display"] for row in statistics] == [
+        "[c]" if value is None else f"{value:,}" for value in values
     ]
-    return fields
+    assert json.loads((folder / "result.json").read_text())["parameters"]["k"] == 5
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "explanation.txt").read_text().startswith("Wilms tumours by stage and histology\n")
+    assert {path.name for path in folder.iterdir()} == {
+        *("release.json", "cells.csv", "openings.json"),
+        *("table.csv", "result.json", "plot.png", "explanation.txt"),
+    }
 
 
-@pytest.mark.parametrize("width", [80, 120, 400])
-def test_tables_are_legible_at_any_width(wide: dict, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = shown(wide, width, monkeypatch)
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= width
-    assert lines[0] == "A [bold]wide[/bold] table"
-    assert text.count("[c]") == 12 + 1  # twelve cells and the legend
-    assert "12 of 36 cells suppressed, marked [c]" in " ".join(text.split())
-    for column in range(12):
-        assert f"[category {column}]" in text
-    crosstab = "column [category 0]" in text
-    assert crosstab == (width == 400)  # where it does not fit, one line for each cell
-    assert "…" not in text
-
-
-def test_strict_prints_its_delta_and_exact_what_it_is_not(
-    monkeypatch: pytest.MonkeyPatch, wide: dict
-) -> None:
-    assert "delta <= 0.000001 + 2^-93" in " ".join(shown(wide, 80, monkeypatch).split())
-    counts = np.array([3, 50])
-    fields = release([counts, counts, None], rule=Rule.EXACT).releases[0].as_fields()
-    fields["query"] = {"preset": "crosstab"}
-    words = "statistical disclosure control, not differential privacy"
-    assert words in " ".join(shown(fields, 80, monkeypatch).split())
-    assert words in json.dumps(fields)
-
-
-def test_filters_are_shown(monkeypatch: pytest.MonkeyPatch, wide: dict) -> None:
-    wide["query"]["where"] = [
-        {"variable": "sex", "in": ["female", "unknown"], "between": None},
-        {"variable": "age", "in": None, "between": [0, 14]},
-    ]
-    lines = shown(wide, 80, monkeypatch).splitlines()
-    assert lines[1:3] == ["only sex female or unknown", "only age from 0 to 14"]
-
-
-def test_a_long_table_says_where_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = np.full(100, 1_000)
-    fields = release([counts, counts, None]).releases[0].as_fields()
-    fields["query"] = {"preset": "crosstab"}
-    assert "The first 60 of 100 rows; --out DIR writes all of them to table.csv." in shown(
-        fields, 80, monkeypatch
-    )
+# --- progress -----------------------------------------------------------------------------------------
 
 
 def test_progress_elsewhere_than_on_a_terminal_follows_the_slowest(

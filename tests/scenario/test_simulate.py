@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.party.machines import QUERY, Command, engine, start
+from tests.party.machines import QUERY, Command, engine, start, values_of
 from tests.scenario.studies import Truth, write_scenario
 
 LARGEST_NOISE = 64
@@ -19,15 +19,14 @@ LARGEST_NOISE = 64
 def _check(released: dict, truth: Truth, names: list[str]) -> None:
     """Check a release of `tests.scenario.studies` against the truth."""
     assert [party["name"] for party in released["parties"]] == names
-    assert [(cell["stage"], cell["sex"]) for cell in released["cells"]] == list(truth)
+    cells = values_of(released)
+    assert list(cells) == list(truth)
     errors = []
-    for cell in released["cells"]:
-        true = truth[cell["stage"], cell["sex"]]
-        if cell["flag"] == "c":
-            assert cell["value"] is None
-            assert true == 0
+    for labels, value in cells.items():
+        if value is None:
+            assert truth[labels] == 0
         else:
-            errors.append(abs(cell["value"] - true))
+            errors.append(abs(value - truth[labels]))
     assert max(errors) <= LARGEST_NOISE
     assert sum(errors) < 60
 
@@ -55,6 +54,26 @@ def test_rule_exact_says_what_it_is(tmp_path: Path) -> None:
     assert words in released["parameters"]["statement"]
     assert released["parameters"]["differentially_private"] is False
     _check(released, truth, ["silo-0", "silo-1", "helper-0"])
+
+
+def test_another_query_than_the_scenarios(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    path, truth = write_scenario(study, seed=5)
+    (tmp_path / "sexes.toml").write_text(QUERY.replace('["stage", "sex"]', '["sex"]'))
+    command = engine(tmp_path, "simulate", "study/scenario.toml", "--query", "sexes.toml", "--json")
+    assert command.process.returncode == 0, command.err
+    cells = values_of(json.loads(command.out))
+    assert list(cells) == [("female",), ("male",)]
+    for (sex,), value in cells.items():
+        assert value is not None
+        assert abs(value - sum(n for (_, each), n in truth.items() if each == sex)) <= LARGEST_NOISE
+    # Its own path counts, not the scenario's; and it must fit the scenario's codebook.
+    command = engine(tmp_path, "simulate", str(path), "--query", "query.toml")
+    command.failed_with(2, "query.toml: there is no such file")
+    (tmp_path / "ages.toml").write_text(QUERY.replace('"sex"', '"age"'))
+    command = engine(tmp_path, "simulate", str(path), "--query", "ages.toml")
+    command.failed_with(2, "ages.toml: by[1]", "no variable 'age'")
 
 
 def test_the_root_cause_is_reported(tmp_path: Path) -> None:
