@@ -33,11 +33,15 @@ class OpenedTally:
 
 @dataclass(frozen=True)
 class OpenedGroups:
-    """Groups of one kind: which are shown (the shape of the guard's grid), their guard and members."""
+    """Groups of one kind: which are shown (the shape of the guard's grid), their guard and members.
+
+    ``least_shown`` is the smallest noisy value with which a guard is shown: k, or τ under ``strict``.
+    """
 
     shown: NDArray[np.bool_]
     guard: OpenedTally
     members: Mapping[str, OpenedTally]
+    least_shown: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def open_groups(groups: Sequence[Groups], guarantee: Guarantee, published: Publi
     """Return what a session published in the shape of its grids."""
     values = [each.astype(np.float64) for each in published.values]
     variances = [float(allotment.table.variance) for allotment in guarantee.allotments]
-    return arrange(groups, published.pattern, values, variances, guarantee.threshold)
+    least = [each.least_shown for each in guarantee.allotments if each.part.guard]
+    return arrange(groups, published.pattern, values, variances, guarantee.threshold, least)
 
 
 def true_groups(groups: Sequence[Groups], sums: Sequence[NDArray[Any]], threshold: int = 0) -> Opened:
@@ -68,10 +73,12 @@ def arrange(
     values: Iterable[Floats],
     variances: Iterable[float],
     threshold: int,
+    least: Sequence[int | None] = (),
 ) -> Opened:
     """Return values and noise variances, given for the tallies in order, in the shape of their grids.
 
-    ``pattern`` tells for each kind of groups which are shown; what is not becomes NaN.
+    ``pattern`` tells for each kind of groups which are shown; what is not becomes NaN. ``least`` is the
+    smallest value that each guard is shown with, the threshold where it is left out or None.
     """
     rows, noise = iter(values), iter(variances)
 
@@ -81,10 +88,15 @@ def arrange(
         return OpenedTally(each.grid, whole, next(noise))
 
     made = {}
-    for each, shown in zip(groups, pattern, strict=True):
+    for each, shown, smallest in zip(groups, pattern, least or [None] * len(groups), strict=True):
         guard = tally(each.guard, shown)
         members = {member.name: tally(member, shown) for member in each.members}
-        made[each.name] = OpenedGroups(shown.reshape(each.guard.grid.shape), guard, members)
+        made[each.name] = OpenedGroups(
+            shown.reshape(each.guard.grid.shape),
+            guard,
+            members,
+            threshold if smallest is None else smallest,
+        )
     return Opened(made, threshold)
 
 
@@ -104,7 +116,8 @@ def read_opened(release: Mapping[str, Any]) -> Opened:
                     pattern.append(~np.isnan(row))
         parameters = release["parameters"]
         variances = [float(each["noise_variance"]) for each in parameters["split"]]
-        return arrange(groups, pattern, values, variances, int(parameters["k"]))
+        least = [each["least_shown"] for each in parameters["split"] if each["guard"]]
+        return arrange(groups, pattern, values, variances, int(parameters["k"]), least)
     except (KeyError, TypeError, ValueError, IndexError, StopIteration):
         raise DocumentError("this is not a release document of this engine") from None
 
