@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from mpc_engine.dp import Rule
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.session import Policy
+from mpc_engine.release.execute import Published
 from mpc_engine.release.grid import Axis, Grid
-from mpc_engine.release.plan import Member
+from mpc_engine.release.groups import Groups, Tally
+from mpc_engine.release.plan import Member, Plan
 
 SILOS = 2
 EPSILON = "1"
@@ -43,7 +45,24 @@ def proposal_for(cells: int, identities: list[tuple[str, str]]) -> Proposal:
     columns = gcd(cells, 1000)
     axes = (("row", cells // columns), ("column", columns))
     grid = Grid(tuple(Axis(name, tuple(map(str, range(size)))) for name, size in axes))
-    return Proposal(grid, {}, Fraction(EPSILON), EPSILON, None, Rule.NOISY, THRESHOLD, 1, members, {})
+    return Proposal(
+        (Groups("cells", Tally("records", grid)),),
+        {},
+        Fraction(EPSILON),
+        EPSILON,
+        None,
+        Rule.NOISY,
+        THRESHOLD,
+        1,
+        members,
+        {},
+    )
+
+
+def check_release(published: Published, plan: Plan, seed: int) -> None:
+    """Raise RuntimeError unless what a session published fits the counts of this seed; see `check`."""
+    limit = plan.lines[0].allotment.table.limit
+    check(published.pattern[0], published.values[0], limit, seed)
 
 
 def check(shown: NDArray[np.bool_], values: NDArray[np.int64], limit: int, seed: int) -> None:

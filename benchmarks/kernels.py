@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.job import POLICY, SILOS, check, counts_of, proposal_for
+from benchmarks.job import POLICY, SILOS, check_release, counts_of, proposal_for
 from mpc_engine.field.binary import BinaryField, Planes, words_for
 from mpc_engine.field.mersenne import COUNTS, WIDE, MersenneField, Vector
 from mpc_engine.party.session import Session
@@ -132,7 +132,12 @@ async def _session(parties: int, cells: int, seed: int) -> float:
     network = MemoryNetwork(parties)
     sessions = [
         Session(
-            me, proposal, POLICY, network.link(me), "", counts_of(me, cells, seed) if me <= SILOS else None
+            me,
+            proposal,
+            POLICY,
+            network.link(me),
+            "",
+            [counts_of(me, cells, seed)] if me <= SILOS else None,
         )
         for me in everyone
     ]
@@ -140,5 +145,5 @@ async def _session(parties: int, cells: int, seed: int) -> float:
     releases = await asyncio.gather(*(session.run() for session in sessions))
     used = time.process_time() - start
     for release in releases:
-        check(release.published.shown, release.published.values, release.plan.table.limit, seed)
+        check_release(release.published, release.plan, seed)
     return used

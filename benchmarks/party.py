@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.job import POLICY, SILOS, check, counts_of, proposal_for
+from benchmarks.job import POLICY, SILOS, check_release, counts_of, proposal_for
 from mpc_engine.party.process import keep_memory
 from mpc_engine.party.session import Session
 from mpc_engine.runtime.link import Section
@@ -60,7 +60,7 @@ async def take_part(task: Task, me: int, folder: Path) -> Used:
         Endpoint(number, certificate.name, address, certificate.pem)
         for number, certificate, address in zip(everyone, certificates, task.addresses, strict=True)
     ]
-    counts = counts_of(me, task.cells, task.seed) if me <= SILOS else None
+    counts = [counts_of(me, task.cells, task.seed)] if me <= SILOS else None
     link = GrpcLink(
         me,
         identity,
@@ -90,7 +90,7 @@ async def take_part(task: Task, me: int, folder: Path) -> Used:
         control_rounds=max(stats.messages(peer, Section.CONTROL) for peer in link.peers),
         rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
-    check(release.published.shown, release.published.values, plan.table.limit, task.seed)
+    check_release(release.published, plan, task.seed)
     return used
 
 

@@ -10,9 +10,10 @@ that values in [a, b] with mean m can have [BD00], m a standard error of the noi
 published. Where it does not exceed the standard error that noise gives it, it says nothing: it is then not
 available.
 
-Without Q, or with one that says nothing, the spread of the patients is unknown. The interval then takes that
-greatest variance, so it is conservative, often by a factor of two or three, and its method says ``bound``.
-The noise part is exact either way.
+Without Q the spread of the patients is unknown. The interval then takes that greatest variance, so it is
+conservative, often by a factor of two or three, and its method says ``bound``. With a Q that says nothing it
+takes what the variance is below with 95 % confidence, if that is less, and says so too. The noise part is
+exact either way.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ from mpc_engine.estimators.intervals import (
 MeanMethod = Literal["t", "normal"]
 
 BOUND = ", bound"
-"""What the name of an interval ends in whose spread comes from the bounds."""
+"""What the name of an interval ends in whose spread is a bound: that of the values, or of the noise on it."""
+ONE_SIDED = 1.645
+"""Standard errors below which a normal number stays with 95 % confidence."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Moments:
 
     ``variance`` (divisor n - 1) and ``sd`` are NaN where no sum of squares was given or noise drowns it.
     ``variance_se_noise`` is the noise part of the standard error of ``variance``. ``bound`` tells where the
-    spread in the interval came from the bounds, and ``methods`` the interval of each mean: ``t`` or
+    spread in the interval is a bound, and ``methods`` the interval of each mean: ``t`` or
     ``normal``, followed by ``, bound`` there. ``mean.method`` says so only if it holds for all.
     """
 
@@ -124,7 +127,7 @@ def moments(
     told_noise = scale**2 * np.sqrt(v_q + 4 * mean**2 * v_s + by_n**2 * v_n) / (usable - 1)
     # What is no larger than its own noise would print as a spread of 0 and an interval of noise alone.
     bound = noisy & (flag == "ok") & (raw <= told_noise) if known else np.ones(flag.shape, np.bool_)
-    spread = np.where(bound, most, told)
+    spread = np.where(bound, np.minimum(most, told + ONE_SIDED * told_noise) if known else most, told)
 
     se = np.sqrt(spread / usable)
     quantile = stats.t.isf((1 - level) / 2, usable - 1) if method == "t" else z

@@ -254,7 +254,8 @@ def quantile(
     the three curves is taken as a straight line, as is usual with life tables; else, without
     ``interpolate``, times are the ends of intervals, which is the textbook's step function on a fine grid.
     Where ``outward`` (…,) the lower limit is the start of its interval and the upper one the end: for curves
-    that `coarse` marks. ``shown`` (…, J), as `LifeTable.reliable` gives it, ends the curve early. Where S is
+    that `coarse` marks. ``shown`` (…, J), as `LifeTable.reliable` gives it, ends the curve early; with
+    ``interpolate``, a lower limit that the curve does not reach is where the curve ends. Where S is
     0 its lower limit is taken as 0, and it has no upper one. Raises DocumentError for a grid that does not
     fit or a probability not between 0 and 1. [BC82]
     """
@@ -289,6 +290,9 @@ def quantile(
     upper, last = fallen(curve.upper)
     if outward is not None:
         lower, upper = np.where(outward, begins[first], lower), np.where(outward, ends[last], upper)
+    if interpolate:
+        # A limit that lies beyond the curve is at least where the curve ends.
+        lower = np.where(np.isinf(lower), grid[visible.sum(axis=-1)], lower)
     parts = (time, begins[middle], ends[middle], lower, upper)
     time, start, end, lower, upper = (np.where(there, part, np.nan) for part in parts)
     return SurvivalQuantile(time, start, end, lower, upper, probability, curve.interval, curve.level)
