@@ -1,4 +1,4 @@
-"""Comparisons of counts: standardised incidence ratios, funnel limits, rate ratios and differences.
+"""Comparisons of counts: standardised incidence ratios and funnel limits.
 
 Expected counts come from public rates and populations and are exact; observed counts may carry privacy noise
 (see ``intervals``), which widens intervals and funnels alike.
@@ -35,23 +35,6 @@ WARNING_LEVEL, ALARM_LEVEL = 0.95, 0.998
 
 SIGNIFICANCE = ("Low (0.001)", "Low (0.025)", "Not significant", "High (0.025)", "High (0.001)")
 """Labels of England's public-health agency, from far below to far above."""
-
-
-def expected_count(
-    rates: npt.ArrayLike, populations: npt.ArrayLike, *, multiplier: float = 1.0
-) -> FloatArray:
-    """Return the sum over the last axis of rate * population / ``multiplier``: events at standard rates.
-
-    Raises DocumentError for negative or missing numbers, shapes that do not fit, or a multiplier not above 0.
-    """
-    standard = numbers(rates, "rates", least=0)
-    population = numbers(populations, "populations", least=0)
-    standard, population = together(standard, population)
-    if np.isnan(standard).any() or np.isnan(population).any() or not multiplier > 0 or standard.ndim < 1:
-        raise DocumentError(
-            "expected counts need a rate and a population for each age group, and a multiplier"
-        )
-    return np.asarray((standard * population).sum(axis=-1) / multiplier)
 
 
 def standardised_ratio(
@@ -141,84 +124,3 @@ def _expected(expected: npt.ArrayLike, noise_variance: npt.ArrayLike) -> tuple[F
     if not (mean > 0).all():
         raise DocumentError("expected counts must be above 0")
     return mean, variance
-
-
-def rate_ratio(
-    counts: npt.ArrayLike,
-    populations: npt.ArrayLike,
-    other_counts: npt.ArrayLike,
-    other_populations: npt.ArrayLike,
-    *,
-    level: float = 0.95,
-    noise_variance: npt.ArrayLike = 0.0,
-    other_noise_variance: npt.ArrayLike = 0.0,
-) -> Estimate:
-    """Return the rate divided by the other rate, with log-normal limits: Var(log) = 1/x + 1/x' [BD87].
-
-    Noise adds V/x^2 + V'/x'^2 (delta method). Flags: ``c`` for a suppressed count, ``z`` for a population of
-    0, ``x`` where a (noisy) count is 0 or below, which has no logarithm. Raises DocumentError as
-    ``rates.rate`` does.
-    """
-    first = rate(counts, populations, multiplier=1.0, level=level, noise_variance=noise_variance)
-    other = rate(
-        other_counts, other_populations, multiplier=1.0, level=level, noise_variance=other_noise_variance
-    )
-    parts = (first.value, first.se_sampling, first.se_noise, other.value, other.se_sampling, other.se_noise)
-    a, a_sampling, a_noise, b, b_sampling, b_noise = together(*parts)
-    possible = (a > 0) & (b > 0)
-    flag = np.where(_both(first, other) != "ok", _both(first, other), np.where(possible, "ok", "x"))
-    a, b = np.where(possible, a, np.nan), np.where(possible, b, np.nan)
-    sampling = np.sqrt((a_sampling / a) ** 2 + (b_sampling / b) ** 2)
-    noise = np.sqrt((a_noise / a) ** 2 + (b_noise / b) ** 2)
-    factor = np.exp(normal_quantile(level) * np.sqrt(sampling**2 + noise**2))
-    ratio = a / b
-    return Estimate(
-        ratio, ratio / factor, ratio * factor, ratio * sampling, ratio * noise, flag, "log-normal"
-    )
-
-
-def rate_difference(
-    counts: npt.ArrayLike,
-    populations: npt.ArrayLike,
-    other_counts: npt.ArrayLike,
-    other_populations: npt.ArrayLike,
-    *,
-    multiplier: float = 100_000,
-    method: PoissonMethod = "byar-exact",
-    level: float = 0.95,
-    noise_variance: npt.ArrayLike = 0.0,
-    other_noise_variance: npt.ArrayLike = 0.0,
-) -> Estimate:
-    """Return the rate minus the other rate; limits by square-and-add of the two rates' own [ZD08].
-
-    Flags: ``c`` for a suppressed count, ``z`` for a population of 0. Raises DocumentError as ``rates.rate``
-    does.
-    """
-    first = rate(
-        counts, populations, multiplier=multiplier, method=method, level=level, noise_variance=noise_variance
-    )
-    other = rate(
-        other_counts,
-        other_populations,
-        multiplier=multiplier,
-        method=method,
-        level=level,
-        noise_variance=other_noise_variance,
-    )
-    # The limits of a negative noisy count belong to 0, so the distances are taken from there.
-    a, b = np.maximum(first.value, 0.0), np.maximum(other.value, 0.0)
-    difference = first.value - other.value
-    return Estimate(
-        value=difference,
-        lower=difference - np.sqrt((a - first.lower) ** 2 + (other.upper - b) ** 2),
-        upper=difference + np.sqrt((first.upper - a) ** 2 + (b - other.lower) ** 2),
-        se_sampling=np.hypot(first.se_sampling, other.se_sampling),
-        se_noise=np.hypot(first.se_noise, other.se_noise),
-        flag=_both(first, other),
-        method=f"{method}, square-and-add",
-    )
-
-
-def _both(first: Estimate, other: Estimate) -> FlagArray:
-    """The flag of whatever needs both: the first that is not ``ok``."""
-    return np.where(first.flag != "ok", first.flag, other.flag)

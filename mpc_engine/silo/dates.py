@@ -14,7 +14,7 @@ import ibis.expr.datatypes as dt
 
 from mpc_engine.codebook import EPOCH, Day
 from mpc_engine.documents import Document, Field, StringConstraints, broken, model_validator
-from mpc_engine.silo.texts import floor, integer, is_missing, number, text
+from mpc_engine.silo.texts import floor, integer, is_missing, number
 
 _FORMAT: Final = re.compile(r"(%[Ymdbj]|[-/. ])+")
 _DIGITS: Final = re.compile(r"(?:%[Ymdj])+")
@@ -93,12 +93,6 @@ def parse_date(raw: Any, source: DateColumn) -> tuple[Any, Any]:
         forms = source.formats or ("%Y-%m-%d",)
         found = ibis.coalesce(*(_parse(raw, form, source) for form in forms))
     return is_missing(raw, source.missing), found
-
-
-def read_date(table: Any, source: DateColumn) -> tuple[Any, Any, Any]:
-    """Return the trimmed text of the column, and :func:`parse_date` of it."""
-    raw = text(table, source.column)
-    return raw, *parse_date(raw, source)
 
 
 def epoch_days(found: Any) -> Any:
