@@ -19,13 +19,14 @@ next, and exits with the status below. It leaves no file behind: those of `--out
 there. The reason is what the other parties are told; `simulate` puts the party's name before the message.
 Status 2 is also that of a command line that cannot be understood.
 
-*Spent* tells whether the release's ε must be counted as spent. Up to the commit nothing that depends on
-records has been opened, so a failure before it costs nothing and the query can be asked again. A party
-that is stopped, or fails as the engine does not foresee, after it has said `opening what may be shown`
-counts ε as spent too.
+*gRPC* is the status code that a program asking over the network sees, with the reason beside it. *Again* tells
+whether asking the same again may succeed without anybody changing anything. *Budget* tells what happens to the
+release's ε: `no`, nothing was taken; `held`, it was set aside and is given back when the session ends; `spent`. Up to
+the commit nothing that depends on records has been opened, so a failure before it costs nothing. A party that is
+stopped, or fails as the engine does not foresee, after its commit has spent ε all the same.
 
-| reason | status | what happened | what to do | spent |
-|---|---|---|---|---|
+| reason | gRPC | status | again | budget | what happened | what to do |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -44,8 +45,11 @@ def document() -> str:
 
 def _row(cls: type[EngineError]) -> str:
     happened = "Something that the engine does not foresee." if cls is EngineError else _meaning(cls)
-    spent = "**yes**" if cls.budget_spent else "no"
-    return f"| `{cls.reason}` | {cls.exit_status} | {happened} | {cls.next_step} | {spent} |"
+    again = "yes" if cls.retryable else "no"
+    return (
+        f"| `{cls.reason}` | `{cls.grpc_code}` | {cls.exit_status} | {again} | {cls.budget} | {happened} | "
+        f"{cls.next_step} |"
+    )
 
 
 def _meaning(cls: type[EngineError]) -> str:
