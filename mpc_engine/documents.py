@@ -39,6 +39,7 @@ __all__ = [
     "PrivateAttr",
     "StringConstraints",
     "broken",
+    "canonical",
     "digest",
     "field_validator",
     "load",
@@ -165,8 +166,8 @@ def parse(data: Mapping[str, Any], model: type[M], origin: str = "") -> M:
     return document
 
 
-def digest(fields: Mapping[str, object]) -> str:
-    """Return the SHA-256, in hexadecimal, of the canonical JSON (RFC 8785) of ``fields``.
+def canonical(fields: Mapping[str, object]) -> bytes:
+    """Return the canonical JSON (RFC 8785) of ``fields``, in UTF-8: the same bytes on every machine.
 
     Fields hold text, integers below 2^53 in size, booleans, null, lists and tables; decimals go in as
     text, because two machines may print a float differently. Raises :class:`DocumentError` otherwise.
@@ -174,10 +175,14 @@ def digest(fields: Mapping[str, object]) -> str:
     _check_shape(fields, "digest")
     _refuse_floats(fields)
     try:
-        canonical = rfc8785.dumps(fields)  # type: ignore[arg-type]
+        return rfc8785.dumps(fields)  # type: ignore[arg-type]
     except rfc8785.CanonicalizationError as error:
         raise DocumentError("a value has no canonical form; write large numbers as text") from error
-    return hashlib.sha256(canonical).hexdigest()
+
+
+def digest(fields: Mapping[str, object]) -> str:
+    """Return the SHA-256, in hexadecimal, of :func:`canonical` JSON of ``fields``; errors as there."""
+    return hashlib.sha256(canonical(fields)).hexdigest()
 
 
 def _immutable(value: Any) -> Any:

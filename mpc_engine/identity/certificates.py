@@ -1,16 +1,16 @@
-"""Identities of parties: a key, a self-signed certificate, and the fingerprint others pin.
+"""Self-signed certificates of parties and analysts, and the fingerprint that others pin.
 
 There is no authority above the parties. Each certificate is a leaf (CA:FALSE) that signs itself, and
-a party is whoever holds the key of exactly the certificate in the roster: names inside certificates
+a party is whoever holds the key of a certificate that the others trust for it: names inside certificates
 decide nothing. A certificate that could sign others is refused, for its owner could pose as anybody.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,10 +22,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mpc_engine.errors import DocumentError
 
+Clock = Callable[[], datetime]
+"""Returns the present, with its time zone."""
+
 LONGEST_VALIDITY = timedelta(days=825)
 LEAST_RSA_BITS = 3072
 CERTIFICATE_FILE = "certificate.pem"
 KEY_FILE = "key.pem"
+SIGNING_FILE = "signing.pem"
+CARD_FILE = "card.json"
 
 # Dated back, so that a peer whose clock is a little behind accepts a new certificate.
 _BACKDATED = timedelta(hours=1)
@@ -43,22 +48,9 @@ class Certificate:
     not_after: datetime
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A party's certificate and private key."""
-
-    certificate: Certificate
-    private_key_pem: bytes = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """The name in the certificate."""
-        return self.certificate.name
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint that others pin."""
-        return self.certificate.fingerprint
+def utc_now() -> datetime:
+    """Return the present in UTC: the clock of everything that is given no other."""
+    return datetime.now(UTC)
 
 
 def fingerprint(der: bytes) -> str:
@@ -66,15 +58,21 @@ def fingerprint(der: bytes) -> str:
     return "sha256:" + hashlib.sha256(der).hexdigest()
 
 
-def throwaway_identity(name: str, *, validity: timedelta = LONGEST_VALIDITY) -> Identity:
-    """Return a new identity that exists in memory only. Raises DocumentError for an unusable name."""
-    if not _NAME.match(name):
-        raise DocumentError(f"{name!r} is no party name: lower-case letters, digits, hyphens, dots")
+def new_certificate(
+    name: str, *, validity: timedelta = LONGEST_VALIDITY, clock: Clock = utc_now
+) -> tuple[Certificate, bytes]:
+    """Return a new self-signed certificate (P-256) and its private key in PEM.
+
+    It is valid from an hour before `clock`'s time for `validity` in all. Raises DocumentError for an unusable
+    name or validity.
+    """
+    check_name(name)
     if not _BACKDATED < validity <= LONGEST_VALIDITY:
         raise DocumentError(f"a certificate is valid for at most {LONGEST_VALIDITY.days} days")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    start = datetime.now(UTC) - _BACKDATED
+    now = clock()
+    start = now - _BACKDATED
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(start)
@@ -89,67 +87,51 @@ def throwaway_identity(name: str, *, validity: timedelta = LONGEST_VALIDITY) -> 
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    return Identity(read_certificate(pem, where=f"the new certificate of {name}"), private)
+    return read_certificate(pem, where=f"the new certificate of {name}", now=now), private
 
 
-def create_identity(name: str, directory: Path) -> Identity:
-    """Write a new identity into `directory` and return it.
-
-    The certificate is readable by all, the key by its owner only (mode 0600). Raises DocumentError if
-    either file exists: replacing a key silently would lock the party out of every roster.
-    """
-    identity = throwaway_identity(name)
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (directory / CERTIFICATE_FILE).exists():
-            raise FileExistsError
-        _write_new(directory / KEY_FILE, identity.private_key_pem, 0o600)
-        _write_new(directory / CERTIFICATE_FILE, identity.certificate.pem, 0o644)
-    except FileExistsError:
-        raise DocumentError(f"{directory} holds an identity already; it is not replaced") from None
-    except OSError as error:
-        raise DocumentError(f"{directory}: the identity cannot be written: {error.strerror}") from None
-    return identity
+def check_name(name: str) -> None:
+    """Raise DocumentError unless `name` can be a party's: a DNS name in lower case, at most 63 characters."""
+    if not _NAME.match(name):
+        raise DocumentError(f"{name!r} is no party name: lower-case letters, digits, hyphens, dots")
 
 
-def load_identity(directory: Path) -> Identity:
-    """Return the identity in `directory`.
-
-    Raises DocumentError if a file is missing or unusable, the key does not belong to the certificate,
-    or others than the owner may read the key.
-    """
-    certificate = load_certificate(directory / CERTIFICATE_FILE)
-    path = directory / KEY_FILE
-    pem = _read(path)
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise DocumentError(f"{path}: others may read this key; set its mode to 0600")
+def check_key(pem: bytes, certificate: Certificate, *, where: str) -> None:
+    """Raise DocumentError unless `pem` is the unencrypted private key of `certificate`."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise DocumentError(f"{path}: not an unencrypted private key in PEM") from None
+        raise DocumentError(f"{where}: not an unencrypted private key in PEM") from None
     if key.public_key() != x509.load_pem_x509_certificate(certificate.pem).public_key():
-        raise DocumentError(f"{path}: this key does not belong to {CERTIFICATE_FILE} beside it")
-    return Identity(certificate, pem)
+        raise DocumentError(f"{where}: this key does not belong to {CERTIFICATE_FILE} beside it")
 
 
-def load_certificate(path: Path) -> Certificate:
-    """Return the certificate in the file `path`; raises DocumentError as `read_certificate` does."""
-    return read_certificate(_read(path), where=str(path))
+def load_certificate(path: Path, *, now: datetime | None = None, timely: bool = True) -> Certificate:
+    """Return the certificate in the file `path`; arguments and errors as `read_certificate`."""
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise DocumentError(f"{path}: cannot be read: {error.strerror}") from None
+    return read_certificate(pem, where=str(path), now=now, timely=timely)
 
 
-def read_certificate(pem: bytes, *, where: str, now: datetime | None = None) -> Certificate:
+def read_certificate(
+    pem: bytes, *, where: str, now: datetime | None = None, timely: bool = True
+) -> Certificate:
     """Return the one certificate in `pem` if it may be pinned; `where` names its origin in errors.
 
     Raises DocumentError unless it is an X.509 v3 certificate that signs itself, says CA:FALSE, may not
-    sign others, has exactly one name, a strong key (P-256, P-384, RSA from 3072 bits), and is valid
-    at `now` (default: the present) and for no more than 825 days in all.
+    sign others, has exactly one name, a strong key (P-256, P-384, RSA from 3072 bits), is valid for no
+    more than 825 days in all and, if `timely`, at `now` (default: the present).
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
         if len(certificates) != 1:
             raise DocumentError(f"{where}: holds {len(certificates)} certificates; exactly one is pinned")
         certificate = certificates[0]
-        problem = _problem(certificate, datetime.now(UTC) if now is None else now)
+        problem = _problem(certificate)
+        if problem is None and timely:
+            problem = _untimely(certificate, utc_now() if now is None else now)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise DocumentError(f"{where}: not a usable X.509 v3 certificate in PEM") from None
@@ -175,7 +157,7 @@ _USAGE = x509.KeyUsage(
 _PURPOSES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
-def _problem(certificate: x509.Certificate, now: datetime) -> str | None:
+def _problem(certificate: x509.Certificate) -> str | None:
     """Return why `certificate` may not be pinned, or None. Raises ExtensionNotFound if it says too little."""
     extensions = certificate.extensions
     if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
@@ -200,22 +182,13 @@ def _problem(certificate: x509.Certificate, now: datetime) -> str | None:
         return "the certificate does not sign itself"
     if certificate.not_valid_after_utc - certificate.not_valid_before_utc > LONGEST_VALIDITY:
         return f"the certificate is valid for more than {LONGEST_VALIDITY.days} days"
+    return None
+
+
+def _untimely(certificate: x509.Certificate, now: datetime) -> str | None:
+    """Return why `certificate` may not be used at `now`, or None."""
     if now < certificate.not_valid_before_utc:
         return f"the certificate is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
     if now >= certificate.not_valid_after_utc:
         return f"the certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     return None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DocumentError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist; its mode is set before it has any content."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
