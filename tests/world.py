@@ -20,8 +20,13 @@ from mpc_engine.dp.accounting import Rule
 from mpc_engine.dp.noise_table import generate
 from mpc_engine.field.binary import BinaryField, pack, unpack
 from mpc_engine.field.mersenne import MersenneField
+from mpc_engine.ledger.chain import Head
+from mpc_engine.identity.signing import SigningKey
+from mpc_engine.party.book import Committed, Credentials, Unrecorded
+from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.party.session import Policy, Session
+from mpc_engine.party.publish import Finished
+from mpc_engine.party.session import Session
 from mpc_engine.release.execute import Computed
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.groups import Groups, Tally
@@ -193,7 +198,7 @@ def reveal_bits(shares: Sequence[SharedBits], cells: int) -> np.ndarray:
 class Outcome:
     """What became of one session: every party's release or failure, and everything that was seen."""
 
-    results: list[Release | BaseException]
+    results: list[Finished | BaseException]
     sessions: list[Session]
     network: MemoryNetwork
     plan: Plan | None
@@ -205,7 +210,7 @@ class Outcome:
         for result in self.results:
             if isinstance(result, BaseException):
                 raise result
-        return [result for result in self.results if isinstance(result, Release)]
+        return [result.release for result in self.results if isinstance(result, Finished)]
 
     def noisy_values(self, line: int = 0) -> np.ndarray:
         """Return the noisy values of all cells of a line, suppressed ones included, as parties committed."""
@@ -226,6 +231,13 @@ class Outcome:
     def rounds(self, section: Section) -> int:
         """Return the most rounds that a party had in a section."""
         return max(s.meter.rounds.get(section, 0) for s in self.sessions)
+
+
+def credentials(parties: int) -> dict[int, Credentials]:
+    """Return the credentials of parties that know each other's signing keys and run the same engine."""
+    signers = {number: SigningKey.create() for number in range(1, parties + 1)}
+    keys = {number: (signer.public,) for number, signer in signers.items()}
+    return {number: Credentials(signer, keys, b"s" * 32) for number, signer in signers.items()}
 
 
 def axis(name: str, size: int) -> Axis:
@@ -303,12 +315,15 @@ def release(
     net = MemoryNetwork(parties, computing, **{"round_timeout_s": 20.0, **(network or {})})
     outcome = Outcome([], [], net, None, {})
 
-    def keep(me: int) -> Callable[[Plan, Computed], Any]:
-        async def commit_point(plan: Plan, computed: Computed) -> None:
-            outcome.plan = plan
-            outcome.computed[me] = computed
+    class Kept(Unrecorded):
+        """Keeps what a party commits, secrets and all."""
 
-        return commit_point
+        def commit(self, committed: Committed) -> Head:
+            outcome.plan = committed.plan
+            outcome.computed[committed.me] = committed.computed
+            return super().commit(committed)
+
+    sides = credentials(parties)
 
     async def everyone() -> list[Any]:
         outcome.sessions = [
@@ -319,7 +334,8 @@ def release(
                 net.link(i),
                 "" if mine is None else "ab",
                 (replaced_counts or {}).get(i, mine),
-                commit_point=keep(i),
+                sides[i],
+                book=Kept(),
             )
             for i, mine in enumerate(held, start=1)
         ]

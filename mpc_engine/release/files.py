@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mpc_engine.errors import DocumentError, PublicationError
 from mpc_engine.release.table import Release
 
 
-def write_release(release: Release, directory: Path) -> list[Path]:
-    """Write release.json, cells.csv and openings.json into a directory and return their paths.
+def write_release(release: Release, receipt: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Write release.json, cells.csv, openings.json and receipt.json into a directory; return their paths.
 
     Each file appears complete or not at all. Raises PublicationError when they cannot be written: the
     release exists all the same.
@@ -23,6 +24,7 @@ def write_release(release: Release, directory: Path) -> list[Path]:
             "release.json": json.dumps(release.as_fields(), indent=1, ensure_ascii=False) + "\n",
             "cells.csv": release.as_csv(),
             "openings.json": json.dumps(release.openings(), indent=1, ensure_ascii=False) + "\n",
+            "receipt.json": json.dumps(receipt, indent=1, ensure_ascii=False) + "\n",
         },
     )
 

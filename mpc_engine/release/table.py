@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 
+from mpc_engine.documents import digest
 from mpc_engine.dp.accounting import NOT_PRIVATE, Rule
-from mpc_engine.release.execute import Published
+from mpc_engine.errors import DocumentError
+from mpc_engine.release.publication import Published
 from mpc_engine.release.opened import Opened, open_groups
 from mpc_engine.release.plan import Plan
 
@@ -19,6 +22,7 @@ SHOWN: Final = "ok"
 SUPPRESSED: Final = "c"
 
 FORMAT: Final = "mpc-engine/release/2"
+_HIDDEN: Final = -(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,37 @@ class Release:
                 flag = SUPPRESSED if value is None else SHOWN
                 writer.writerow([group, tally, *(labels.get(name, "") for name in names), value, flag])
         return text.getvalue()
+
+
+def release_digest(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal, of a release document: what its receipt is for.
+
+    It covers every field; the values of a tally enter as the SHA-256 of 64-bit integers, little-endian, with
+    −2^63 for what is suppressed. Raises DocumentError when it is no release document.
+    """
+    try:
+        slim = {
+            **fields,
+            "groups": [
+                {
+                    **groups,
+                    "tallies": [
+                        {**tally, "values": _values_digest(tally["values"])} for tally in groups["tallies"]
+                    ],
+                }
+                for groups in fields["groups"]
+            ],
+        }
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise DocumentError("this is not a release document of this engine") from None
+    return digest(slim)
+
+
+def _values_digest(values: Sequence[int | None]) -> str:
+    if any(type(value) is not int for value in values if value is not None):
+        raise ValueError
+    numbers = np.array([_HIDDEN if value is None else value for value in values], "<i8")
+    return sha256(b"mpc-engine/values/1\0" + numbers.tobytes()).hexdigest()
 
 
 def _role(computing: bool, silo: bool) -> str:

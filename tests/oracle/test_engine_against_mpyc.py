@@ -13,14 +13,15 @@ import pytest
 
 from mpc_engine.dp import Rule, table_for_counts
 from mpc_engine.field.binary import unpack
+from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.party.session import Policy, Session
+from mpc_engine.party.session import Session
 from mpc_engine.protocols import coins, signs
 from mpc_engine.release.plan import Member
 from mpc_engine.runtime.memory import MemoryNetwork
 from mpc_engine.sharing import prss
 from tests.oracle.mpyc_release import Coins, Job, Words, run
-from tests.world import counted
+from tests.world import counted, credentials
 
 CELLS = 70
 SEED = 20260
@@ -59,14 +60,15 @@ def engine_release(counts: np.ndarray, parties: int) -> tuple[list[int | None], 
 
     async def everyone() -> list[Any]:
         network = MemoryNetwork(parties)
+        sides = credentials(parties)
         sessions = [
-            Session(i, proposal, Policy("1", 5), network.link(i), "", mine)
+            Session(i, proposal, Policy("1", 5), network.link(i), "", mine, sides[i])
             for i, mine in enumerate([*([row[None]] for row in counts), *[None] * (parties - silos)], start=1)
         ]
         return await asyncio.gather(*(session.run() for session in sessions))
 
     releases = asyncio.run(everyone())
-    ((_, _, values),) = releases[0].tallies()
+    ((_, _, values),) = releases[0].release.tallies()
     return values, proposal
 
 

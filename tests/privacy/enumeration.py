@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -27,9 +28,11 @@ class TinyField(MersenneField):
         super().__init__(31)
         self.p = p
         self._p = np.uint64(p)
+        self._residues = np.arange(1 << 12, dtype=np.uint64) % self._p
 
     def canonical(self, a: Vector) -> Vector:
-        return a % self._p
+        # Looking residues up is far faster than dividing; a number beyond the table is an IndexError.
+        return self._residues.take(a)
 
     def encode(self, a: Vector) -> Any:
         return self.canonical(a).astype(self.wire)
@@ -43,7 +46,8 @@ class TinyField(MersenneField):
     def combine(self, coefficients: Sequence[int], vectors: Sequence[Vector], constant: int = 0) -> Vector:
         total = np.full(vectors[0].shape, constant % self.p, np.uint64)
         for c, v in zip(coefficients, vectors, strict=True):
-            total += np.uint64(c % self.p) * v
+            factor = np.uint64(c % self.p)
+            total += v if factor == 1 else factor * v
         return self.canonical(total)
 
     def add(self, *vectors: Vector) -> Vector:
@@ -86,6 +90,16 @@ class _Keys:
         ]
 
 
+@lru_cache(maxsize=64)
+def _digits(numbers: range, each: int, cells: int, p: int, place: int) -> np.ndarray:
+    """Return a digit in base p of every number, `each` cells of it in turn, over and over.
+
+    Kept between runs, as bytes: every secret is walked with the same digits.
+    """
+    digits = (np.array(numbers) // p**place % p).astype(np.uint8)
+    return np.resize(np.repeat(digits, each), cells)
+
+
 class Universe:
     """The probability space of one protocol run against one coalition.
 
@@ -107,19 +121,19 @@ class Universe:
 
     def symbol(self, key: Any, holders: Iterable[int]) -> Vector:
         """Return one random element for every cell: the same for the same key."""
-        known = bool(self.coalition & set(holders))
+        known, p = bool(self.coalition & set(holders)), self.field.p
         if known and self.settings is not None:
             place = self.given.setdefault(key, len(self.given))
+            each = p ** len(self.symbols)
             if isinstance(self.settings, range):
-                values = np.array(self.settings) // self.field.p**place % self.field.p
-            else:
-                rng = np.random.default_rng(zlib.crc32(repr(key).encode()))
-                values = rng.integers(0, self.field.p, self.settings)
-            return values.astype(np.uint64)[np.arange(self.cells) // self.field.p ** len(self.symbols)]
+                return _digits(self.settings, each, self.cells, p, place).astype(np.uint64)
+            rng = np.random.default_rng(zlib.crc32(repr(key).encode()))
+            values = rng.integers(0, p, self.settings)
+            return values.astype(np.uint64)[np.arange(self.cells) // each]
         if self.counting:
             self.symbols.setdefault(key, len(self.symbols))
             return np.zeros(self.cells, np.uint64)
-        column = (np.arange(self.cells) // self.field.p ** self.symbols[key] % self.field.p).astype(np.uint64)
+        column = _digits(range(p), p ** self.symbols[key], self.cells, p, 0).astype(np.uint64)
         if known:
             self.known[key] = column
         return column

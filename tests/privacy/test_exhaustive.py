@@ -156,8 +156,8 @@ def test_zero_test(tiny_counts: None, party: int, test: Range) -> None:
 
 KNOWN = 6
 """Elements that one party knows in the zero test below: its own masks, zero sharings and dealings."""
-PART = 5**4
-"""Settings of them walked at a time; with the 5^4 outcomes of what it does not know, 390,625 cells."""
+PART = 5**3
+"""Settings of them walked at a time; with the 5^4 outcomes of what it does not know, 78,125 cells."""
 
 
 @ALONE

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc_engine.dp.accounting import Rule
-from mpc_engine.release import execute, plan
-from mpc_engine.release.execute import Execution, _Room
+from mpc_engine.release import blocks as runner
+from mpc_engine.release import plan
+from mpc_engine.release.blocks import _Room
+from mpc_engine.release.execute import Execution
 from mpc_engine.release.groups import Groups
 from mpc_engine.release.plan import Block
 from mpc_engine.runtime.link import Section
@@ -24,7 +26,7 @@ from tests.world import release, tally
 def test_lines_of_many_blocks(monkeypatch: pytest.MonkeyPatch, in_flight: int) -> None:
     """Blocks of 64 cells, of which as many are under way as there is room for, and one at the least."""
     monkeypatch.setattr(plan, "BLOCK_CELLS", 64)
-    monkeypatch.setattr(execute, "CELLS_IN_FLIGHT", in_flight)
+    monkeypatch.setattr(runner, "CELLS_IN_FLIGHT", in_flight)
     under_way: dict[int, int] = {}
     started: dict[int, list[int]] = {}
     most = [0]
@@ -135,7 +137,7 @@ def test_declared_costs_are_met_by_lines_of_both_fields(monkeypatch: pytest.Monk
 def test_parties_of_uneven_pace_finish_all_the_same(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Every party dawdles in every block as long as it likes, with little room and blocks of all sizes."""
     monkeypatch.setattr(plan, "BLOCK_CELLS", 64)
-    monkeypatch.setattr(execute, "CELLS_IN_FLIGHT", 150)
+    monkeypatch.setattr(runner, "CELLS_IN_FLIGHT", 150)
     true_block, draw = Execution._compute_block, np.random.default_rng(seed)
 
     async def dawdling(self: Execution, block: Block) -> Any:

@@ -81,7 +81,7 @@ def assert_stopped(outcome: Outcome, what: str = "") -> None:
         if isinstance(result, PeerAbortedError):
             assert any(error.reason in str(result) for error in found)
     assert all(
-        isinstance(r, PublicationError) == (s._committed)
+        isinstance(r, PublicationError) == (s.committed is not None)
         for r, s in zip(outcome.results, outcome.sessions, strict=True)
     )
 

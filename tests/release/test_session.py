@@ -77,7 +77,7 @@ def test_cost_of_the_usual_release() -> None:
         assert outcome.sent_bytes(section) == cost.sent_bytes
         assert outcome.rounds(section) == cost.rounds
     control = [m for m in outcome.network.transcript if m.key.section is Section.CONTROL]
-    assert {m.key.round for m in control} == {0, 1, 2, 3} and len(control) == 4 * 6
+    assert {m.key.round for m in control} == {0, 1, 2, 3, 4} and len(control) == 5 * 6
 
 
 @pytest.mark.parametrize("n", [3, 5])

@@ -11,7 +11,7 @@ import pytest
 
 from mpc_engine.dp import NOT_PRIVATE, Rule
 from mpc_engine.errors import PublicationError
-from mpc_engine.release.execute import Published
+from mpc_engine.release.publication import Published
 from mpc_engine.release.files import write_release
 from mpc_engine.release.plan import Plan
 from mpc_engine.release.table import Release, promise
@@ -62,8 +62,13 @@ def test_the_promise_names_the_rule_and_its_limits(rule: Rule, cap: int) -> None
 
 
 def test_files_appear_whole(tmp_path: Path) -> None:
-    paths = write_release(release(), tmp_path / "new" / "folder")
-    assert sorted(path.name for path in paths) == ["cells.csv", "openings.json", "release.json"]
+    paths = write_release(release(), {"format": "receipt"}, tmp_path / "new" / "folder")
+    assert sorted(path.name for path in paths) == [
+        "cells.csv",
+        "openings.json",
+        "receipt.json",
+        "release.json",
+    ]
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(
         p.name for p in paths
     )
@@ -72,13 +77,13 @@ def test_files_appear_whole(tmp_path: Path) -> None:
 def test_a_release_that_cannot_be_written_says_that_it_was_made(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(PublicationError, match="the release was made, but") as caught:
-        write_release(release(), tmp_path / "taken")
-    assert caught.value.budget_spent
+        write_release(release(), {}, tmp_path / "taken")
+    assert caught.value.budget == "spent"
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_file_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").mkdir()
     with pytest.raises(PublicationError):
-        write_release(release(), tmp_path)
+        write_release(release(), {}, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
