@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_engine.errors import IntegrityError
+from mpc_engine.errors import InvalidShareError
 from mpc_engine.field.algebra import ScalarField, prime_scalars
 
 Vector = NDArray[np.uint64]
@@ -99,11 +99,11 @@ class MersenneField:
     def decode(self, data: memoryview | bytes, rows: int, cells: int) -> Vector:
         """Return a vector of shape (rows, cells) from wire form.
 
-        Raises IntegrityError when an element is not canonical.
+        Raises InvalidShareError when an element is not canonical.
         """
         wire = np.frombuffer(data, self.wire).reshape(rows, cells)
         if wire.size and int(wire.max()) >= self.p:
-            raise IntegrityError("a received share is outside the field: some party's message is wrong")
+            raise InvalidShareError("a received share is outside the field: some party's message is wrong")
         return wire.astype(np.uint64)
 
     def wire_bytes(self, rows: int, cells: int) -> int:

@@ -4,16 +4,23 @@ Both adapters of the port deliver into a mailbox, so that sizes, deadlines, dupl
 aborts mean the same over memory and over the network. A mailbox belongs to one event loop and is
 never blocked: a peer that runs ahead is bounded in bytes, not slowed down, because a reader that
 stops reading could not see an abort either.
+
+What does not fit ends the session. A message that comes twice is ProtocolOrderError, for a stream repeats
+nothing by accident; only in the control section, where parties compare what they hold, is a true copy
+ignored, and another content in the same place EquivocationError. A message of another length, session or
+order than the plan has is ProtocolOrderError: whatever it holds, it is not the message of this place.
+InvalidShareError is for content of the right length, and is raised by who decodes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mpc_engine.errors import DeadlineError, EngineError, PeerError, ProtocolOrderError
+from mpc_engine.errors import DeadlineError, EngineError, EquivocationError, PeerError, ProtocolOrderError
 from mpc_engine.runtime.link import MessageKey, Section
 
 SESSION_BYTES = 16
@@ -60,7 +67,7 @@ class Mailbox:
         self._max_ahead = max_ahead_bytes
         self._ahead = dict.fromkeys(self._names, 0)
         self._messages: dict[_Index, _Message] = {}
-        self._finished: set[_Index] = set()
+        self._finished: dict[_Index, bytes] = {}  # with the digest of a control message
         self._ended: set[int] = set()
         self._goodbyes: asyncio.Future[None] | None = None
         self._session = UNBOUND
@@ -105,13 +112,13 @@ class Mailbox:
 
         The payload is kept, not copied, if it is the whole message. Raises ProtocolOrderError for a
         repeated message, frames out of order, another length or session than the one asked for,
-        and for a peer that runs too far ahead.
+        and for a peer that runs too far ahead; EquivocationError for a second content of a control message.
         """
         index = (sender, *key)
         message = self._messages.get(index)
+        if self._is_copy(index, message, total, payload):
+            return
         if message is None:
-            if index in self._finished:
-                raise self._disorder(sender, key, "it was sent before")
             message = self._messages[index] = _Message()
         if message.total < 0:
             message.total, message.session = total, session
@@ -180,9 +187,9 @@ class Mailbox:
         if message.total >= 0:
             self._claim(peer, key, message)
             if message.have == message.total:
-                del self._messages[index]
-                self._finished.add(index)
-                return message.frames[0] if message.buffer is None else message.buffer
+                content = message.frames[0] if message.buffer is None else message.buffer
+                self._note_finished(index, content)
+                return content
         if peer in self._ended:
             raise self._ended_early(peer, key)
         loop = asyncio.get_running_loop()
@@ -212,6 +219,26 @@ class Mailbox:
             raise DeadlineError(f"no goodbye came within {self._timeout_s:g} s from {missing}") from None
 
     # --- within -----------------------------------------------------------------------------------
+
+    def _is_copy(self, index: _Index, message: _Message | None, total: int, payload: memoryview) -> bool:
+        """Tell whether a frame repeats a whole control message; raises if it repeats anything else."""
+        sender, key = index[0], _key(index)
+        digest = self._finished.get(index)
+        if digest is None and message is not None and 0 <= message.total == message.have:
+            digest = _digest(key, message.frames[0] if message.frames else memoryview(b""))
+        if digest is None:
+            return False
+        if key.section != Section.CONTROL or len(payload) != total:
+            raise self._disorder(sender, key, "it was sent before")
+        if _digest(key, payload) != digest:
+            raise EquivocationError(
+                f"message {describe(key)} from {self._names[sender]}: it was sent before with another content"
+            )
+        return True
+
+    def _note_finished(self, index: _Index, content: memoryview) -> None:
+        del self._messages[index]
+        self._finished[index] = _digest(_key(index), content)
 
     def _check(self, sender: int, key: MessageKey, message: _Message) -> None:
         """Compare what the first frame says with what this party expects."""
@@ -248,8 +275,7 @@ class Mailbox:
         return message.buffer
 
     def _finish(self, index: _Index, message: _Message, content: memoryview) -> None:
-        del self._messages[index]
-        self._finished.add(index)
+        self._note_finished(index, content)
         if message.waiter is not None and not message.waiter.done():
             message.waiter.set_result(content)
 
@@ -263,6 +289,11 @@ class Mailbox:
 
     def _disorder(self, sender: int, key: MessageKey, what: str) -> ProtocolOrderError:
         return ProtocolOrderError(f"message {describe(key)} from {self._names[sender]}: {what}")
+
+
+def _digest(key: MessageKey, content: memoryview) -> bytes:
+    """Return the digest of a control message; others are not compared, and may be long."""
+    return hashlib.sha256(content).digest() if key.section == Section.CONTROL else b""
 
 
 def _key(index: _Index) -> MessageKey:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mpc_engine.errors import EngineError, PeerAbortedError, PeerError, ProtocolOrderError
+from mpc_engine.errors import EngineError, IntegrityError, PeerAbortedError, PeerError
 from mpc_engine.runtime.link import Buffer, Link, MessageKey
 from mpc_engine.runtime.mailbox import Mailbox
 from mpc_engine.runtime.traffic import TrafficStats
@@ -29,7 +29,20 @@ class Sent(NamedTuple):
     payload: bytes | None
 
 
-class MemoryNetwork:
+class Carrier(Protocol):
+    """What lies between memory links: takes what one says to the other's `arrive`, `leave`, `hear_abort`."""
+
+    def carry(self, sender: int, receiver: int, key: MessageKey, session: bytes, content: bytes) -> None:
+        """Take one message along."""
+
+    def goodbye(self, sender: int, receiver: int) -> None:
+        """Tell that the sender ends in good order."""
+
+    def tell_abort(self, sender: int, receiver: int, reason: str, message: str) -> None:
+        """Tell that the sender ends the session, and why."""
+
+
+class MemoryNetwork(Carrier):
     """Links between parties 1..`parties`, of which 1..`computing` compute (default: all).
 
     Two input-only parties are not connected with each other. `round_timeout_s` is the longest wait
@@ -85,15 +98,23 @@ class MemoryNetwork:
         self.transcript.append(Sent(sender, receiver, key, len(content), payload))
         self._links[receiver].arrive(sender, key, session, content)
 
+    def goodbye(self, sender: int, receiver: int) -> None:
+        """Tell the receiver's link that the sender ends in good order."""
+        self._links[receiver].leave(sender)
+
+    def tell_abort(self, sender: int, receiver: int, reason: str, message: str) -> None:
+        """Tell the receiver's link that the sender ends the session, and why."""
+        self._links[receiver].hear_abort(sender, reason, message)
+
 
 class MemoryLink(Link):
-    """One party's link in a `MemoryNetwork`."""
+    """One party's link; what it says goes through a carrier. Parties 1..`computing` compute."""
 
     def __init__(
-        self, network: MemoryNetwork, me: int, peers: tuple[int, ...], computing: int, box: Mailbox
+        self, carrier: Carrier, me: int, peers: tuple[int, ...], computing: int, box: Mailbox
     ) -> None:
         self.stats = TrafficStats()
-        self._network = network
+        self._carrier = carrier
         self._me = me
         self._peers = peers
         self._computing = computing
@@ -122,7 +143,7 @@ class MemoryLink(Link):
             raise EngineError(f"there is no channel from party {self._me} to party {peer}")
         content = b"".join(parts)
         self.stats.add(peer, key, len(content))
-        self._network.carry(self._me, peer, key, self._box.session, content)
+        self._carrier.carry(self._me, peer, key, self._box.session, content)
 
     async def receive(self, peer: int, key: MessageKey, size: int) -> memoryview:
         """Wait for a message of exactly `size` bytes; see `Link.receive`."""
@@ -140,8 +161,8 @@ class MemoryLink(Link):
             return
         self._closed = True
         for peer in self._peers:
-            self._network.link(peer).hear_abort(self._me, reason, message)
-        self.fail(PeerAbortedError(f"this party ended the session: {reason}: {message}"))
+            self._carrier.tell_abort(self._me, peer, reason, message)
+        self.fail(PeerAbortedError(f"this party ended the session: {reason}: {message}", reason))
 
     async def close(self) -> None:
         """End in good order; never raises."""
@@ -156,7 +177,7 @@ class MemoryLink(Link):
         try:
             self._box.raise_failure()
             for peer in first:
-                self._network.link(peer).leave(self._me)
+                self._carrier.goodbye(self._me, peer)
             await self._box.goodbyes()
         except EngineError as error:
             await self.abort(error.reason, str(error))
@@ -164,22 +185,27 @@ class MemoryLink(Link):
         self._closed = True
         for peer in self._peers:
             if peer not in first:
-                self._network.link(peer).leave(self._me)
+                self._carrier.goodbye(self._me, peer)
         self.fail(PeerError(f"party {self._me} has closed its link"))
 
-    # --- called by the network --------------------------------------------------------------------
+    # --- called by the carrier --------------------------------------------------------------------
 
     def arrive(self, sender: int, key: MessageKey, session: bytes, content: bytes) -> None:
         """Take a whole message from `sender`."""
         try:
             self._box.deliver(sender, key, session, len(content), 0, memoryview(content))
-        except ProtocolOrderError as error:
+        except IntegrityError as error:
             self.fail(error)
 
     def leave(self, sender: int) -> None:
         """Note that `sender` has closed its link."""
         self._box.end(sender)
         self._present.discard(sender)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over at this party, in good order or not."""
+        return self._closed or self._box.failed
 
     def lose(self, sender: int) -> None:
         """Note that `sender` is gone without having closed its link."""
@@ -188,7 +214,7 @@ class MemoryLink(Link):
 
     def hear_abort(self, sender: int, reason: str, message: str) -> None:
         """Note that `sender` ended the session."""
-        self.fail(PeerAbortedError(f"party {sender} ended the session: {reason}: {message}"))
+        self.fail(PeerAbortedError(f"party {sender} ended the session: {reason}: {message}", reason))
 
     def fail(self, error: EngineError) -> None:
         """End the session at this party with `error`, unless it has ended already."""

@@ -15,21 +15,23 @@ from typing import Protocol
 
 import grpc.aio
 
-from mpc_engine.errors import DeadlineError, PeerAbortedError, PeerError, ProtocolOrderError
+from mpc_engine.errors import DeadlineError, IntegrityError, PeerAbortedError, PeerError, ProtocolOrderError
 from mpc_engine.runtime.link import Buffer, MessageKey
 from mpc_engine.runtime.mailbox import Mailbox
 from mpc_engine.transport.control import Abort
 from mpc_engine.transport.frames import HEADER_BYTES, Kind, cut, ending, parse
+from mpc_engine.transport.standing import Flow
 
 QUEUE_BYTES = 4 << 20
 """How much may wait for one peer before `send` waits too."""
 
-_STREAM_ERRORS = (
+STREAM_ERRORS = (
     grpc.aio.AioRpcError,
     grpc.aio.InternalError,
     grpc.aio.UsageError,
     asyncio.InvalidStateError,
 )
+"""What a stream raises when its connection or its peer is gone."""
 
 
 class Stream(Protocol):
@@ -46,9 +48,12 @@ class Stream(Protocol):
 
 
 class Channel:
-    """Party `me`'s side of the stream with `peer`, whose messages go to `box`; `label` is for errors."""
+    """Party `me`'s side of the stream with `peer`, whose messages go to `box`; `label` is for errors.
 
-    def __init__(self, me: int, peer: int, label: str, box: Mailbox) -> None:
+    `flow` counts the bytes of its frames.
+    """
+
+    def __init__(self, me: int, peer: int, label: str, box: Mailbox, flow: Flow | None = None) -> None:
         self.peer = peer
         self.label = label
         self.attached = asyncio.Event()
@@ -57,6 +62,8 @@ class Channel:
         """Set once the stream is finished or lost."""
         self._me = me
         self._box = box
+        self._flow = Flow() if flow is None else flow
+        self._server: asyncio.Task[object] | None = None
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._work = asyncio.Event()
@@ -98,6 +105,11 @@ class Channel:
         """Let those who wait for room go on, to find that the session has ended."""
         self._room.set()
 
+    def cut(self) -> None:
+        """End the stream at once, whatever is under way; `over` is set soon after."""
+        if self._server is not None and not self.over.is_set():
+            self._server.cancel()
+
     # --- the stream -------------------------------------------------------------------------------
 
     async def run(self, stream: Stream, welcome: Awaitable[None] | None = None) -> None:
@@ -107,14 +119,17 @@ class Channel:
         """
         why = "the stream ended without a goodbye"
         writer = None
+        self._server = asyncio.current_task()
+        self.attached.set()
         try:
             if welcome is not None:
                 await welcome
             writer = asyncio.create_task(self._write_all(stream))
             while isinstance(frame := await stream.read(), bytes):
+                self._flow.link_in += len(frame)
                 self._take(frame)
-        except _STREAM_ERRORS as error:
-            why = _details(error)
+        except STREAM_ERRORS as error:
+            why = details_of(error)
         except asyncio.CancelledError:
             why = "the stream was cut"
             raise
@@ -131,6 +146,7 @@ class Channel:
                 while self._queue:
                     frame = self._queue.popleft()
                     await stream.write(frame)
+                    self._flow.link_out += len(frame)
                     self._queued -= len(frame)
                     if self._queued < QUEUE_BYTES:
                         self._room.set()
@@ -140,8 +156,8 @@ class Channel:
                     return
                 self._work.clear()
                 await self._work.wait()
-        except _STREAM_ERRORS as error:
-            self._lose(_details(error))
+        except STREAM_ERRORS as error:
+            self._lose(details_of(error))
 
     def _take(self, frame: bytes) -> None:
         """Act on one frame. After a failure only the end of the stream still matters."""
@@ -162,9 +178,10 @@ class Channel:
             else:
                 self._aborted = True
                 self._queue.clear()
-                self._box.fail(PeerAbortedError(_explain(Abort.decode(bytes(payload)), self.label)))
+                abort = Abort.decode(bytes(payload))
+                self._box.fail(PeerAbortedError(_explain(abort, self.label), abort.reason))
             self._work.set()
-        except ProtocolOrderError as error:
+        except IntegrityError as error:
             self._box.fail(error)
 
     # --- within -----------------------------------------------------------------------------------
@@ -191,7 +208,7 @@ class Channel:
         self._box.raise_failure()
 
 
-def _details(error: BaseException) -> str:
+def details_of(error: BaseException) -> str:
     """Return the connection's own words, which hold addresses and states but no content."""
     text = error.details() if isinstance(error, grpc.aio.AioRpcError) else None
     return text or type(error).__name__

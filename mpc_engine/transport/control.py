@@ -14,6 +14,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from mpc_engine.errors import EngineError, ProtocolOrderError
+from mpc_engine.ledger.chain import EMPTY, Head
 from mpc_engine.transport.pb import peer_pb2
 
 MAX_CONTROL_BYTES = 1 << 18
@@ -23,6 +24,10 @@ SESSION_ID_BYTES = 16
 SECRET_BYTES = 32
 HASH_BYTES = 32
 NONCE_BYTES = 32
+TICKET_BYTES = 16
+SIGNATURE_BYTES = 64
+MAX_EXTENSION = 4096
+"""Most ledger entries that one message proves."""
 _MAX_ENTRIES = 4096
 _MAX_TEXT = 128
 _MAX_EXPLANATION = 1000
@@ -42,7 +47,10 @@ class KeyContribution:
 
 @dataclass(frozen=True)
 class Agree:
-    """Control round 1. `contributions` holds only the keys that the receiver shares."""
+    """Control round 1. `contributions` holds only the keys that the receiver shares.
+
+    `witnessed` are the last heads that this party has seen of the others' ledgers, by party number.
+    """
 
     engine_version: str
     nonce: bytes
@@ -51,6 +59,12 @@ class Agree:
     least_threshold: int
     greatest_epsilon: str
     snapshot_id: str
+    ticket: bytes = b""
+    source_digest: bytes = bytes(HASH_BYTES)
+    policy_digest: bytes = bytes(HASH_BYTES)
+    signing_key: bytes = bytes(HASH_BYTES)
+    head: Head = EMPTY
+    witnessed: Mapping[int, Head] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the canonical bytes. Raises EngineError if a field is out of bounds."""
@@ -66,6 +80,15 @@ class Agree:
             least_threshold=self.least_threshold,
             greatest_epsilon=self.greatest_epsilon,
             snapshot_id=self.snapshot_id,
+            ticket=self.ticket,
+            source_digest=self.source_digest,
+            policy_digest=self.policy_digest,
+            signing_key=self.signing_key,
+            head=_head(self.head),
+            witnessed=[
+                peer_pb2.Witnessed(party=party, head=_head(head))
+                for party, head in sorted(self.witnessed.items())
+            ],
         )
         return _encode(message)
 
@@ -83,6 +106,17 @@ class Agree:
             least_threshold=message.least_threshold,
             greatest_epsilon=message.greatest_epsilon,
             snapshot_id=message.snapshot_id,
+            ticket=message.ticket,
+            source_digest=message.source_digest,
+            policy_digest=message.policy_digest,
+            signing_key=message.signing_key,
+            head=Head(message.head.seq, message.head.hash),
+            witnessed={each.party: Head(each.head.seq, each.head.hash) for each in message.witnessed},
+        )
+        _require(
+            [each.party for each in message.witnessed] == sorted(agree.witnessed),
+            "witnessed",
+            ProtocolOrderError,
         )
         _check_agree(agree, ProtocolOrderError)
         return agree
@@ -92,65 +126,137 @@ class Agree:
 class Reserve:
     """Control round 2. `relayed`: the encoded `Agree` of parties the receiver is not connected to.
 
-    What is relayed must carry no contributions: they are for their receiver's eyes only.
+    What is relayed must carry no contributions: they are for their receiver's eyes only. `head` is that of
+    the sender's ledger now, `extension` the body hashes of the first `MAX_EXTENSION` entries since the head that
+    the receiver has seen, back to back.
     """
 
     session_id: bytes
     confirmation: bytes
     relayed: tuple[bytes, ...] = ()
+    head: Head = EMPTY
+    extension: bytes = field(default=b"", repr=False)
 
     def encode(self) -> bytes:
         """Return the canonical bytes. Raises EngineError if a field is out of bounds."""
         _check_reserve(self, EngineError)
         return _encode(
-            peer_pb2.Reserve(session_id=self.session_id, confirmation=self.confirmation, relayed=self.relayed)
+            peer_pb2.Reserve(
+                session_id=self.session_id,
+                confirmation=self.confirmation,
+                relayed=self.relayed,
+                head=_head(self.head),
+                extension=self.extension,
+            )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Reserve:
         """Return the message in `data`; raises ProtocolOrderError if it is not exactly one."""
         message = _decode(peer_pb2.Reserve(), data)
-        reserve = cls(message.session_id, message.confirmation, tuple(message.relayed))
+        reserve = cls(
+            message.session_id,
+            message.confirmation,
+            tuple(message.relayed),
+            Head(message.head.seq, message.head.hash),
+            message.extension,
+        )
         _check_reserve(reserve, ProtocolOrderError)
         return reserve
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Control round 3: this party has committed. The hash is that of the masked coins it opened."""
+    """Control round 3: this party has committed.
+
+    `openings_hash` is that of the masked coins it opened (zeros if it opened none), `head` that of its ledger
+    after the debit, and `signature` over both, its number, the session and the plan; see `signed_content`.
+    """
 
     openings_hash: bytes
+    party: int
+    head: Head
+    signature: bytes
+
+    def signed_content(self, session_id: bytes, plan_digest: str) -> bytes:
+        """Return what `signature` is over."""
+        head = self.head.seq.to_bytes(8) + self.head.hash
+        return session_id + bytes.fromhex(plan_digest) + self.openings_hash + bytes([self.party]) + head
 
     def encode(self) -> bytes:
-        """Return the canonical bytes. Raises EngineError if the hash has another length."""
-        _check_length(self.openings_hash, HASH_BYTES, "openings_hash", EngineError)
-        return _encode(peer_pb2.Commit(openings_hash=self.openings_hash))
+        """Return the canonical bytes. Raises EngineError if a field is out of bounds."""
+        _check_commit(self, EngineError)
+        return _encode(
+            peer_pb2.Commit(
+                openings_hash=self.openings_hash,
+                party=self.party,
+                head=_head(self.head),
+                signature=self.signature,
+            )
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Commit:
         """Return the message in `data`; raises ProtocolOrderError if it is not exactly one."""
-        openings_hash = _decode(peer_pb2.Commit(), data).openings_hash
-        _check_length(openings_hash, HASH_BYTES, "openings_hash", ProtocolOrderError)
-        return cls(openings_hash)
+        message = _decode(peer_pb2.Commit(), data)
+        head = Head(message.head.seq, message.head.hash)
+        commit = cls(message.openings_hash, message.party, head, message.signature)
+        _check_commit(commit, ProtocolOrderError)
+        return commit
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Control round 4: the hash of the suppression pattern."""
+    """Control round 4: the hash of the suppression pattern.
+
+    `relayed`: the encoded `Commit` of parties the receiver is not connected to.
+    """
 
     hash: bytes
+    relayed: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
         """Return the canonical bytes. Raises EngineError if the hash has another length."""
         _check_length(self.hash, HASH_BYTES, "hash", EngineError)
-        return _encode(peer_pb2.Pattern(hash=self.hash))
+        return _encode(peer_pb2.Pattern(hash=self.hash, relayed=self.relayed))
 
     @classmethod
     def decode(cls, data: bytes) -> Pattern:
         """Return the message in `data`; raises ProtocolOrderError if it is not exactly one."""
-        pattern_hash = _decode(peer_pb2.Pattern(), data).hash
-        _check_length(pattern_hash, HASH_BYTES, "hash", ProtocolOrderError)
-        return cls(pattern_hash)
+        message = _decode(peer_pb2.Pattern(), data)
+        _check_length(message.hash, HASH_BYTES, "hash", ProtocolOrderError)
+        _require(len(message.relayed) <= 255 and all(message.relayed), "relayed", ProtocolOrderError)
+        return cls(message.hash, tuple(message.relayed))
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Control rounds 5 and 6: signatures of the receipt, by party number."""
+
+    values: Mapping[int, bytes]
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes. Raises EngineError if a signature has another length."""
+        for value in self.values.values():
+            _check_length(value, SIGNATURE_BYTES, "signature", EngineError)
+        ordered = sorted(self.values.items())
+        return _encode(
+            peer_pb2.Signatures(
+                signature=[peer_pb2.Signature(party=party, value=value) for party, value in ordered]
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Signatures:
+        """Return the message in `data`; raises ProtocolOrderError if it is not exactly one."""
+        message = _decode(peer_pb2.Signatures(), data)
+        values = {each.party: each.value for each in message.signature}
+        _require(
+            [each.party for each in message.signature] == sorted(values), "signature", ProtocolOrderError
+        )
+        for value in values.values():
+            _check_length(value, SIGNATURE_BYTES, "signature", ProtocolOrderError)
+        return cls(values)
 
 
 @dataclass(frozen=True)
@@ -251,12 +357,39 @@ def _check_agree(agree: Agree, error: _Error) -> None:
     _require(1 <= agree.least_threshold < 1 << 31, "least_threshold", error)
     _require(_DECIMAL.match(agree.greatest_epsilon), "greatest_epsilon", error)
     _check_text(agree.snapshot_id, "snapshot_id", error, least=0)
+    _require(len(agree.ticket) in (0, TICKET_BYTES), "ticket", error)
+    for name in ("source_digest", "policy_digest", "signing_key"):
+        _check_length(getattr(agree, name), HASH_BYTES, name, error)
+    _check_head(agree.head, "head", error)
+    _require(len(agree.witnessed) <= 255, "witnessed", error)
+    for party, head in agree.witnessed.items():
+        _require(1 <= party <= 255, "witnessed", error)
+        _check_head(head, "witnessed", error)
 
 
 def _check_reserve(reserve: Reserve, error: _Error) -> None:
     _check_length(reserve.session_id, SESSION_ID_BYTES, "session_id", error)
     _check_length(reserve.confirmation, HASH_BYTES, "confirmation", error)
     _require(len(reserve.relayed) <= 255 and all(reserve.relayed), "relayed", error)
+    _check_head(reserve.head, "head", error)
+    whole = len(reserve.extension) % HASH_BYTES == 0
+    _require(whole and len(reserve.extension) <= MAX_EXTENSION * HASH_BYTES, "extension", error)
+
+
+def _check_commit(commit: Commit, error: _Error) -> None:
+    _check_length(commit.openings_hash, HASH_BYTES, "openings_hash", error)
+    _require(1 <= commit.party <= 255, "party", error)
+    _check_head(commit.head, "head", error)
+    _check_length(commit.signature, SIGNATURE_BYTES, "signature", error)
+
+
+def _check_head(head: Head, name: str, error: _Error) -> None:
+    _check_length(head.hash, HASH_BYTES, name, error)
+    _require(0 <= head.seq < 1 << 63, name, error)
+
+
+def _head(head: Head) -> peer_pb2.Head:
+    return peer_pb2.Head(seq=head.seq, hash=head.hash)
 
 
 def _printable(text: str, limit: int) -> str:

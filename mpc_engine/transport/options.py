@@ -4,10 +4,15 @@ from __future__ import annotations
 
 _MIB = 1 << 20
 
-PROTOCOL_VERSION = "1"
+PROTOCOL_VERSION = "2"
 VERSION_KEY = "mpc-protocol"
+LINK_KEY = "mpc-link"
+"""Metadata with the name of the link that a session's stream belongs to: 64 hexadecimal digits."""
+PROBE_KEY = "mpc-probe"
+"""Metadata of a line that is only tried: heartbeats are answered, and no other line gives way to it."""
 SERVICE = "mpc_engine.peer.v1.Peer"
 SESSION_METHOD = f"/{SERVICE}/Session"
+LINE_METHOD = f"/{SERVICE}/Line"
 
 _COMMON: list[tuple[str, int]] = [
     # Frames have 1 MiB; anything much larger is refused by its length prefix, before it is stored.
@@ -22,7 +27,7 @@ _COMMON: list[tuple[str, int]] = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_metadata_size", 8_192),
     ("grpc.absolute_max_metadata_size", 16_384),
-    # A session is never resumed on another stream, so a retry could only confuse.
+    # A stream is never resumed on another connection, so a retry could only confuse.
     ("grpc.enable_retries", 0),
 ]
 
@@ -39,7 +44,7 @@ CLIENT_OPTIONS: list[tuple[str, int | str]] = [
     *_COMMON,
     # The roster names the peer's address; a proxy from the environment must not redirect it.
     ("grpc.enable_http_proxy", 0),
-    # One connection for one identity: nothing is shared with another link in this process.
+    # One connection for one identity: nothing is shared with another party in this process.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -95,7 +95,9 @@ def test_the_smallest_field_has_a_point_for_every_party() -> None:
 
 
 @pytest.mark.parametrize(
-    "scalars", [prime_scalars(2**31 - 1), prime_scalars(2**61 - 1), binary_scalars(4)], ids=str
+    "scalars",
+    [prime_scalars(2**31 - 1), prime_scalars(2**61 - 1), binary_scalars(4)],
+    ids=lambda scalars: str(scalars.order),
 )
 def test_interpolation_is_exact_below_its_degree_and_wrong_above(scalars: ScalarField) -> None:
     def at(polynomial: list[int], x: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc_engine.errors import IntegrityError
+from mpc_engine.errors import InvalidShareError
 from mpc_engine.field.mersenne import COUNTS, PIECE, WIDE, MersenneField
 
 FIELDS = pytest.mark.parametrize("field", [COUNTS, WIDE], ids=str)
@@ -166,7 +166,7 @@ def test_a_received_element_outside_the_field_is_refused(
     wire = np.full(100, field.p - 1, field.wire)
     field.decode(wire.tobytes(), 4, 25)
     wire[place] = field.p + excess
-    with pytest.raises(IntegrityError, match="outside the field"):
+    with pytest.raises(InvalidShareError, match="outside the field"):
         field.decode(wire.tobytes(), 4, 25)
 
 

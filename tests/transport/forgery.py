@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from mpc_engine.transport import tls
+from mpc_engine import identity as tls
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -54,9 +55,8 @@ def unchecked(name: str, pem: bytes, key: SigningKey) -> tls.Identity:
     """Return an identity without the checks that `tls` makes."""
     certificate = x509.load_pem_x509_certificate(pem)
     fingerprint = tls.fingerprint(certificate.public_bytes(serialization.Encoding.DER))
-    return tls.Identity(
-        tls.Certificate(pem, name, fingerprint, certificate.not_valid_after_utc), key_pem(key)
-    )
+    forged = tls.Certificate(pem, name, fingerprint, certificate.not_valid_after_utc)
+    return replace(tls.throwaway_identity(name), certificate=forged, private_key_pem=key_pem(key))
 
 
 def certificate_authority(name: str) -> tls.Identity:
@@ -75,4 +75,4 @@ def leaf_signed_by(issuer: tls.Identity, name: str) -> tls.Identity:
     pem = certificate_pem(name, key, issuer=subject, issuer_key=issuer_key)
     leaf = unchecked(name, pem, key)
     chain = tls.Certificate(pem + issuer.certificate.pem, name, leaf.fingerprint, leaf.certificate.not_after)
-    return tls.Identity(chain, leaf.private_key_pem)
+    return replace(leaf, certificate=chain)

@@ -15,9 +15,11 @@ from mpc_engine.transport.control import (
     Abort,
     Agree,
     Commit,
+    Head,
     KeyContribution,
     Pattern,
     Reserve,
+    Signatures,
 )
 from mpc_engine.transport.pb import peer_pb2
 
@@ -29,14 +31,24 @@ AGREE = Agree(
     least_threshold=5,
     greatest_epsilon="1.5",
     snapshot_id="3f2a",
+    ticket=b"t" * 16,
+    source_digest=b"e" * 32,
+    policy_digest=b"o" * 32,
+    signing_key=b"y" * 32,
+    head=Head(7, b"d" * 32),
+    witnessed={1: Head(0, bytes(32)), 3: Head(1 << 40, b"w" * 32)},
 )
-RESERVE = Reserve(b"s" * 16, b"c" * 32, (b"one", b"two"))
-Message = Agree | Reserve | Commit | Pattern | Abort
+RESERVE = Reserve(b"s" * 16, b"c" * 32, (b"one", b"two"), Head(9, b"d" * 32), b"x" * 64)
+COMMIT = Commit(b"h" * 32, 2, Head(12, b"d" * 32), b"g" * 64)
+Message = Agree | Reserve | Commit | Pattern | Signatures | Abort
 ALL: list[Message] = [
     AGREE,
     RESERVE,
-    Commit(b"h" * 32),
+    COMMIT,
     Pattern(b"p" * 32),
+    Pattern(b"p" * 32, (COMMIT.encode(),)),
+    Signatures({1: b"g" * 64, 9: b"j" * 64}),
+    Signatures({}),
     Abort("DATA", "m", "p2", "input"),
 ]
 
@@ -52,7 +64,7 @@ def test_equal_content_gives_equal_bytes() -> None:
 
 
 def test_a_helper_has_no_snapshot_and_may_share_no_key() -> None:
-    bare = replace(AGREE, snapshot_id="", contributions=(), digests={})
+    bare = replace(AGREE, snapshot_id="", contributions=(), digests={}, ticket=b"", witnessed={})
     assert Agree.decode(bare.encode()) == bare
 
 
@@ -79,6 +91,15 @@ BAD_AGREES = [
     {"greatest_epsilon": "1e9"},
     {"greatest_epsilon": "inf"},
     {"snapshot_id": "s" * 129},
+    {"ticket": b"t" * 15},
+    {"source_digest": b""},
+    {"policy_digest": b"o" * 33},
+    {"signing_key": b"y" * 31},
+    {"head": Head(1, b"d" * 31)},
+    {"head": Head(1 << 63, b"d" * 32)},
+    {"witnessed": {0: Head(1, b"d" * 32)}},
+    {"witnessed": {256: Head(1, b"d" * 32)}},
+    {"witnessed": {1: Head(1, b"")}},
 ]
 
 
@@ -98,18 +119,73 @@ def test_fields_out_of_bounds_are_neither_sent_nor_accepted(fault: dict[str, obj
         least_threshold=bad.least_threshold,
         greatest_epsilon=bad.greatest_epsilon,
         snapshot_id=bad.snapshot_id,
+        ticket=bad.ticket,
+        source_digest=bad.source_digest,
+        policy_digest=bad.policy_digest,
+        signing_key=bad.signing_key,
+        head=peer_pb2.Head(seq=bad.head.seq, hash=bad.head.hash),
+        witnessed=[
+            peer_pb2.Witnessed(party=party, head=peer_pb2.Head(seq=head.seq, hash=head.hash))
+            for party, head in bad.witnessed.items()
+        ],
     ).SerializeToString(deterministic=True)
     with pytest.raises(ProtocolOrderError):
         Agree.decode(wire)
 
 
+@pytest.mark.parametrize("order", [(2, 1), (1, 1)])
+def test_lists_by_party_are_ascending(order: tuple[int, int]) -> None:
+    head = peer_pb2.Head(seq=1, hash=b"d" * 32)
+    wire = peer_pb2.Agree.FromString(replace(AGREE, witnessed={}).encode())
+    wire.witnessed.extend(peer_pb2.Witnessed(party=party, head=head) for party in order)
+    with pytest.raises(ProtocolOrderError):
+        Agree.decode(wire.SerializeToString(deterministic=True))
+    signed = peer_pb2.Signatures(
+        signature=[peer_pb2.Signature(party=party, value=b"g" * 64) for party in order]
+    )
+    with pytest.raises(ProtocolOrderError):
+        Signatures.decode(signed.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"openings_hash": b""},
+        {"party": 0},
+        {"party": 256},
+        {"head": Head(1, b"")},
+        {"signature": b"g" * 63},
+    ],
+    ids=str,
+)
+def test_bad_commitments_are_neither_sent_nor_accepted(fault: dict[str, object]) -> None:
+    bad = replace(COMMIT, **fault)  # type: ignore[arg-type]
+    with pytest.raises(EngineError):
+        bad.encode()
+    head = peer_pb2.Head(seq=bad.head.seq, hash=bad.head.hash)
+    wire = peer_pb2.Commit(
+        openings_hash=bad.openings_hash, party=bad.party, head=head, signature=bad.signature
+    )
+    with pytest.raises(ProtocolOrderError):
+        Commit.decode(wire.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 32 * 4097])
+def test_a_ledger_is_extended_by_whole_hashes_up_to_a_bound(size: int) -> None:
+    with pytest.raises(EngineError):
+        replace(RESERVE, extension=bytes(size)).encode()
+    wire = peer_pb2.Reserve.FromString(RESERVE.encode())
+    wire.extension = bytes(size)
+    with pytest.raises(ProtocolOrderError):
+        Reserve.decode(wire.SerializeToString(deterministic=True))
+
+
 @pytest.mark.parametrize("length", [0, 15, 17, 31, 33])
 def test_hashes_and_ids_have_one_length(length: int) -> None:
-    for cls in (Commit, Pattern):
-        with pytest.raises(EngineError):
-            cls(bytes(length)).encode()
-        with pytest.raises(ProtocolOrderError):
-            cls.decode(peer_pb2.Commit(openings_hash=bytes(length)).SerializeToString())
+    with pytest.raises(EngineError):
+        Pattern(bytes(length)).encode()
+    with pytest.raises(ProtocolOrderError):
+        Pattern.decode(peer_pb2.Pattern(hash=bytes(length)).SerializeToString())
     with pytest.raises(EngineError):
         replace(RESERVE, session_id=bytes(length)).encode()
     with pytest.raises(ProtocolOrderError):
@@ -117,7 +193,7 @@ def test_hashes_and_ids_have_one_length(length: int) -> None:
 
 
 def test_only_the_canonical_form_is_accepted() -> None:
-    good = Commit(b"h" * 32).encode()
+    good = Pattern(b"h" * 32).encode()
     wrong = {
         "an unknown field": good + b"\x50\x01",
         "a field twice": good + good,
@@ -129,7 +205,7 @@ def test_only_the_canonical_form_is_accepted() -> None:
     }
     for what, data in wrong.items():
         with pytest.raises(ProtocolOrderError):
-            pytest.fail(f"{what} was accepted: {Commit.decode(data)}")
+            pytest.fail(f"{what} was accepted: {Pattern.decode(data)}")
     unknown_inside = (
         peer_pb2.KeyContribution(members=b"\x01\x02", value=b"k" * 32).SerializeToString() + b"\x50\x01"
     )

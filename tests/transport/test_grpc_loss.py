@@ -5,45 +5,42 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
-import grpc
 import grpc.aio
 import pytest
 
-from mpc_engine.errors import (
-    DeadlineError,
-    PeerAbortedError,
-    PeerError,
-)
+from mpc_engine.errors import DeadlineError, PeerAbortedError, PeerError
 from mpc_engine.runtime.link import MessageKey, Section
 from mpc_engine.runtime.mailbox import Mailbox
 from mpc_engine.transport.channel import Channel
 from mpc_engine.transport.control import Abort
 from mpc_engine.transport.frames import FRAME_BYTES, Kind, ending
-from mpc_engine.transport.options import PROTOCOL_VERSION, SESSION_METHOD, VERSION_KEY
-from tests.transport.parties import KEY, grpc_links, identity, listen_all, opened, raw_peer
+from mpc_engine.transport.grpc_switchboard import ONE_OFF, GrpcSwitchboard
+from tests.transport.parties import KEY, Ear, board, free_port, identity, link, opened, raw_peer, roster
 
 _CHILD = """
 import asyncio, sys
-from mpc_engine.transport.grpc_link import GrpcLink
-from mpc_engine.transport import tls
-from mpc_engine.runtime.link import MessageKey, Section
-from mpc_engine.transport.grpc_link import Endpoint
+from dataclasses import replace
 from pathlib import Path
+from mpc_engine.identity.certificates import load_certificate
+from mpc_engine.identity.folder import throwaway_identity
+from mpc_engine.runtime.link import MessageKey, Section
+from mpc_engine.transport.endpoint import Endpoint
+from mpc_engine.transport.grpc_switchboard import connect
 
 async def main(directory: Path, *ports: str) -> None:
-    roster = [Endpoint(n, f"p{n}", "", (directory / f"p{n}.pem").read_bytes()) for n in (1, 2, 3)]
-    certificate = tls.load_certificate(directory / "p3.pem")
-    me = tls.Identity(certificate, (directory / "p3.key").read_bytes())
-    link = GrpcLink(3, me, roster, computing=3)
-    await link.open({n: f"127.0.0.1:{port}" for n, port in enumerate(ports, 1)})
-    for peer in (1, 2):
-        await link.send(peer, MessageKey(0, Section.CONTROL, 0), [b"here"])
-    print("ready", flush=True)
-    await asyncio.sleep(60)
+    roster = [
+        Endpoint(n, f"p{n}", f"127.0.0.1:{port}", ((directory / f"p{n}.pem").read_bytes(),))
+        for n, port in enumerate((*ports, "1"), 1)
+    ]
+    certificate, key = load_certificate(directory / "p3.pem"), (directory / "p3.key").read_bytes()
+    me = replace(throwaway_identity("p3"), certificate=certificate, private_key_pem=key)
+    async with connect(3, me, roster, computing=3) as link:
+        for peer in (1, 2):
+            await link.send(peer, MessageKey(0, Section.CONTROL, 0), [b"here"])
+        await asyncio.sleep(60)
 
 asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
 """
@@ -55,34 +52,42 @@ def test_a_killed_peer_is_lost_to_all_within_a_second(tmp_path: Path) -> None:
     (tmp_path / "p3.key").write_bytes(identity("p3").private_key_pem)
 
     async def run() -> None:
-        one, two, _ = links = grpc_links(3, connect_timeout_s=15, round_timeout_s=30)
-        addresses = await listen_all(links)
-        ports = [address.rpartition(":")[2] for address in addresses.values()]
+        book = {n: f"127.0.0.1:{free_port()}" for n in (1, 2)}
+        started = [board(n, roster(3, book), listen=book[n]) for n in (1, 2)]
+        ears = [Ear() for _ in started]
+        for each, ear in zip(started, ears, strict=True):
+            await each.start(ear)
+        ports = [address.rpartition(":")[2] for address in book.values()]
         root = str(Path(__file__).parents[2])
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _CHILD, str(tmp_path), *ports),
-            env=os.environ | {"PYTHONPATH": root},
-            stdout=subprocess.PIPE,
+            *(sys.executable, "-c", _CHILD, str(tmp_path), *ports), env=os.environ | {"PYTHONPATH": root}
         )
         try:
-            await asyncio.gather(one.open(addresses), two.open(addresses))
-            for link in (one, two):
-                assert await link.receive(3, KEY, 4) == b"here"
-            waits = [
-                asyncio.create_task(one.receive(2, MessageKey(1, Section.INPUT, 0), 1)),
-                asyncio.create_task(two.receive(3, MessageKey(1, Section.INPUT, 0), 1)),
-            ]
-            await asyncio.sleep(0)
+
+            async def hold(each: GrpcSwitchboard) -> None:
+                async with link(each, ONE_OFF, connect_timeout_s=15, round_timeout_s=30) as opened:
+                    assert await opened.receive(3, KEY, 4) == b"here"
+                    ready.release()
+                    await opened.receive(3, MessageKey(1, Section.INPUT, 0), 1)
+
+            ready = asyncio.Semaphore(0)
+            waits = [asyncio.create_task(hold(each)) for each in started]
+            for _ in started:
+                await asyncio.wait_for(ready.acquire(), 20)
             child.send_signal(signal.SIGKILL)
-            async with asyncio.timeout(1):
-                for wait in waits:
-                    with pytest.raises(PeerError, match=r"connection to party 3 \(p3\) was lost"):
-                        await wait
+            async with asyncio.timeout(2):
+                outcomes = await asyncio.gather(*waits, return_exceptions=True)
+                for ear in ears:
+                    await ear.until(lambda ear=ear: ear.count("down", 3) == 1)  # type: ignore[misc]
+            # Whoever notices first tells the other.
+            for outcome in outcomes:
+                assert isinstance(outcome, PeerError)
+                assert "connection to party 3 (p3) was lost" in str(outcome)
         finally:
             if child.returncode is None:
                 child.kill()
             await child.wait()
-            await asyncio.gather(one.abort("INTERNAL", "over"), two.abort("INTERNAL", "over"))
+            await asyncio.gather(*(each.stop(0.5) for each in started))
 
     asyncio.run(run())
 
@@ -99,22 +104,12 @@ def test_a_stream_that_ends_without_a_goodbye_is_a_loss() -> None:
 
 def test_a_peer_that_does_not_read_blocks_the_sender_until_the_deadline_and_no_abort() -> None:
     async def run() -> None:
-        one, _ = grpc_links(2, round_timeout_s=0.3)
-        address = (await listen_all([one]))[1]
-        caller = identity("p2")
-        credentials = grpc.ssl_channel_credentials(
-            identity("p1").certificate.pem, caller.private_key_pem, caller.certificate.pem
-        )
-        options = [("grpc.ssl_target_name_override", "p1")]
-        async with grpc.aio.secure_channel(address, credentials, options) as channel:
-            call = channel.stream_stream(SESSION_METHOD)(metadata=((VERSION_KEY, PROTOCOL_VERSION),))
-            await one.open()
+        async with raw_peer(round_timeout_s=0.3) as (one, _):
             with pytest.raises(DeadlineError, match=r"party 2 \(p2\) read nothing for 0\.3 s"):
                 for chunk in range(200):
                     await one.send(2, MessageKey(chunk, Section.INPUT, 0), [bytes(FRAME_BYTES)])
             async with asyncio.timeout(4):
                 await one.abort("TIMEOUT", "slow")
-            call.cancel()
 
     asyncio.run(run())
 
@@ -161,21 +156,5 @@ def test_an_abort_arrives_while_the_peer_is_slow() -> None:
                 await one.abort("INTEGRITY_ABORT", "a share does not lie on the polynomial")
                 with pytest.raises(PeerAbortedError, match="INTEGRITY_ABORT"):
                     await wait
-
-    asyncio.run(run())
-
-
-def test_nothing_is_left_behind() -> None:
-    async def run() -> None:
-        before = asyncio.all_tasks()
-        for _ in range(3):
-            async with opened("grpc", 3) as links:
-                await asyncio.gather(*(link.close() for link in links))
-            async with opened("grpc", 3) as links:
-                await links[1].abort("INTERNAL", "over")
-        # gRPC keeps no task of its own between calls; those of the links must be gone.
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert asyncio.all_tasks() == before
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc_engine.errors import EngineError, ProtocolOrderError
+from mpc_engine.errors import EngineError, EquivocationError, ProtocolOrderError
 from mpc_engine.runtime.link import MessageKey, Section
 from tests.transport.parties import KEY, opened
 
@@ -171,16 +171,42 @@ def test_control_messages_have_a_limit(kind: str) -> None:
     asyncio.run(run())
 
 
-def test_a_message_comes_once(kind: str) -> None:
+@pytest.mark.parametrize("taken_first", [True, False])
+def test_a_data_message_comes_once(kind: str, taken_first: bool) -> None:
     async def run() -> None:
         async with opened(kind, 2) as (one, two):
-            await one.send(2, KEY, [b"first"])
-            assert await two.receive(1, KEY, 5) == b"first"
-            with pytest.raises(EngineError, match="asked for twice"):
-                await two.receive(1, KEY, 5)
-            await one.send(2, KEY, [b"again"])
+            key = MessageKey(0, Section.INPUT, 0)
+            await one.send(2, key, [b"first"])
+            if taken_first:
+                assert await two.receive(1, key, 5) == b"first"
+                with pytest.raises(EngineError, match="asked for twice"):
+                    await two.receive(1, key, 5)
+            await one.send(2, key, [b"first"])
             with pytest.raises(ProtocolOrderError, match="sent before"):
                 await two.receive(1, MessageKey(0, Section.CONTROL, 1), 5)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("taken_first", [True, False])
+def test_a_copy_of_a_control_message_is_ignored_and_another_content_is_equivocation(
+    kind: str, taken_first: bool
+) -> None:
+    async def run() -> None:
+        async with opened(kind, 2) as (one, two):
+            follower = MessageKey(0, Section.CONTROL, 1)
+            for content in (b"first", b""):
+                key = MessageKey(len(content), Section.CONTROL, 0)
+                await one.send(2, key, [content])
+                if taken_first:
+                    assert await two.receive_control(1, key, 5) == content
+                await one.send(2, key, [content])
+                await one.send(2, key, [content])
+            await one.send(2, follower, [b"next"])
+            assert await two.receive_control(1, follower, 5) == b"next"
+            await one.send(2, MessageKey(5, Section.CONTROL, 0), [b"other"])
+            with pytest.raises(EquivocationError, match="another content"):
+                await two.receive(1, MessageKey(0, Section.CONTROL, 2), 5)
 
     asyncio.run(run())
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from mpc_engine.transport.options import SERVICE, SESSION_METHOD
+from mpc_engine.transport.options import LINE_METHOD, SERVICE, SESSION_METHOD
 from mpc_engine.transport.pb import peer_pb2
 
 GENERATE = Path(__file__).parents[2] / "protos" / "generate.py"
@@ -21,7 +22,9 @@ def test_drift_is_found(tmp_path: Path) -> None:
     copy = tmp_path / "protos"
     copy.mkdir()
     (copy / "generate.py").write_bytes(GENERATE.read_bytes())
-    changed = (GENERATE.parent / "peer.proto").read_text().replace("snapshot_id = 7", "snapshot_id = 8")
+    for source in GENERATE.parent.glob("*.proto"):
+        (copy / source.name).write_bytes(source.read_bytes())
+    changed = re.sub(r"snapshot_id = \d+", "snapshot_id = 99", (copy / "peer.proto").read_text())
     (copy / "peer.proto").write_text(changed)
     target = tmp_path / "mpc_engine" / "transport" / "pb"
     target.mkdir(parents=True)
@@ -37,4 +40,5 @@ def test_drift_is_found(tmp_path: Path) -> None:
 def test_the_names_on_the_wire_are_those_of_the_proto() -> None:
     service = peer_pb2.DESCRIPTOR.services_by_name["Peer"]
     assert service.full_name == SERVICE
-    assert f"/{service.full_name}/{service.methods[0].name}" == SESSION_METHOD
+    methods = [f"/{service.full_name}/{method.name}" for method in service.methods]
+    assert methods == [SESSION_METHOD, LINE_METHOD]

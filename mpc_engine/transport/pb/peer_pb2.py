@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\x12mpc_engine.peer.v1\"\x07\n\x05\x46rame\"1\n\x0fKeyContribution\x12\x0f\n\x07members\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x9b\x02\n\x05\x41gree\x12\x16\n\x0e\x65ngine_version\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x37\n\x07\x64igests\x18\x03 \x03(\x0b\x32&.mpc_engine.peer.v1.Agree.DigestsEntry\x12:\n\rcontributions\x18\x04 \x03(\x0b\x32#.mpc_engine.peer.v1.KeyContribution\x12\x17\n\x0fleast_threshold\x18\x05 \x01(\r\x12\x18\n\x10greatest_epsilon\x18\x06 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x07 \x01(\t\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x07Reserve\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63onfirmation\x18\x02 \x01(\x0c\x12\x0f\n\x07relayed\x18\x03 \x03(\x0c\"\x1f\n\x06\x43ommit\x12\x15\n\ropenings_hash\x18\x01 \x01(\x0c\"\x17\n\x07Pattern\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\"E\n\x05\x41\x62ort\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2K\n\x04Peer\x12\x43\n\x07Session\x12\x19.mpc_engine.peer.v1.Frame\x1a\x19.mpc_engine.peer.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\x12mpc_engine.peer.v1\"\x07\n\x05\x46rame\"1\n\x0fKeyContribution\x12\x0f\n\x07members\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xc8\x03\n\x05\x41gree\x12\x16\n\x0e\x65ngine_version\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x37\n\x07\x64igests\x18\x03 \x03(\x0b\x32&.mpc_engine.peer.v1.Agree.DigestsEntry\x12:\n\rcontributions\x18\x04 \x03(\x0b\x32#.mpc_engine.peer.v1.KeyContribution\x12\x17\n\x0fleast_threshold\x18\x05 \x01(\r\x12\x18\n\x10greatest_epsilon\x18\x06 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x07 \x01(\t\x12\x0e\n\x06ticket\x18\x08 \x01(\x0c\x12\x15\n\rsource_digest\x18\t \x01(\x0c\x12\x15\n\rpolicy_digest\x18\n \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x0b \x01(\x0c\x12&\n\x04head\x18\x0c \x01(\x0b\x32\x18.mpc_engine.peer.v1.Head\x12\x30\n\twitnessed\x18\r \x03(\x0b\x32\x1d.mpc_engine.peer.v1.Witnessed\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x04Head\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\"B\n\tWitnessed\x12\r\n\x05party\x18\x01 \x01(\r\x12&\n\x04head\x18\x02 \x01(\x0b\x32\x18.mpc_engine.peer.v1.Head\"\x7f\n\x07Reserve\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63onfirmation\x18\x02 \x01(\x0c\x12\x0f\n\x07relayed\x18\x03 \x03(\x0c\x12&\n\x04head\x18\x04 \x01(\x0b\x32\x18.mpc_engine.peer.v1.Head\x12\x11\n\textension\x18\x05 \x01(\x0c\"i\n\x06\x43ommit\x12\x15\n\ropenings_hash\x18\x01 \x01(\x0c\x12\r\n\x05party\x18\x02 \x01(\r\x12&\n\x04head\x18\x03 \x01(\x0b\x32\x18.mpc_engine.peer.v1.Head\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"(\n\x07Pattern\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07relayed\x18\x02 \x03(\x0c\">\n\nSignatures\x12\x30\n\tsignature\x18\x01 \x03(\x0b\x32\x1d.mpc_engine.peer.v1.Signature\")\n\tSignature\x12\r\n\x05party\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c\"E\n\x05\x41\x62ort\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2\x8d\x01\n\x04Peer\x12\x43\n\x07Session\x12\x19.mpc_engine.peer.v1.Frame\x1a\x19.mpc_engine.peer.v1.Frame(\x01\x30\x01\x12@\n\x04Line\x12\x19.mpc_engine.peer.v1.Frame\x1a\x19.mpc_engine.peer.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,17 +38,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYCONTRIBUTION']._serialized_start=43
   _globals['_KEYCONTRIBUTION']._serialized_end=92
   _globals['_AGREE']._serialized_start=95
-  _globals['_AGREE']._serialized_end=378
-  _globals['_AGREE_DIGESTSENTRY']._serialized_start=332
-  _globals['_AGREE_DIGESTSENTRY']._serialized_end=378
-  _globals['_RESERVE']._serialized_start=380
-  _globals['_RESERVE']._serialized_end=448
-  _globals['_COMMIT']._serialized_start=450
-  _globals['_COMMIT']._serialized_end=481
-  _globals['_PATTERN']._serialized_start=483
-  _globals['_PATTERN']._serialized_end=506
-  _globals['_ABORT']._serialized_start=508
-  _globals['_ABORT']._serialized_end=577
-  _globals['_PEER']._serialized_start=579
-  _globals['_PEER']._serialized_end=654
+  _globals['_AGREE']._serialized_end=551
+  _globals['_AGREE_DIGESTSENTRY']._serialized_start=505
+  _globals['_AGREE_DIGESTSENTRY']._serialized_end=551
+  _globals['_HEAD']._serialized_start=553
+  _globals['_HEAD']._serialized_end=586
+  _globals['_WITNESSED']._serialized_start=588
+  _globals['_WITNESSED']._serialized_end=654
+  _globals['_RESERVE']._serialized_start=656
+  _globals['_RESERVE']._serialized_end=783
+  _globals['_COMMIT']._serialized_start=785
+  _globals['_COMMIT']._serialized_end=890
+  _globals['_PATTERN']._serialized_start=892
+  _globals['_PATTERN']._serialized_end=932
+  _globals['_SIGNATURES']._serialized_start=934
+  _globals['_SIGNATURES']._serialized_end=996
+  _globals['_SIGNATURE']._serialized_start=998
+  _globals['_SIGNATURE']._serialized_end=1039
+  _globals['_ABORT']._serialized_start=1041
+  _globals['_ABORT']._serialized_end=1110
+  _globals['_PEER']._serialized_start=1113
+  _globals['_PEER']._serialized_end=1254
 # @@protoc_insertion_point(module_scope)
