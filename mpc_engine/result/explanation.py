@@ -17,7 +17,7 @@ from mpc_engine.dp.accounting import NOT_PRIVATE, Rule
 from mpc_engine.dp.rationals import decimal_text
 from mpc_engine.release.opened import Opened, OpenedGroups
 from mpc_engine.result.layouts import SIZES
-from mpc_engine.result.vocabulary import conditions, listed, methods, words
+from mpc_engine.result.vocabulary import methods, words
 from mpc_engine.statistics.query import Query
 from mpc_engine.statistics.tidy import (
     LARGEST_RELATIVE_ERROR,
@@ -28,6 +28,7 @@ from mpc_engine.statistics.tidy import (
     TRUNCATED,
     UNRELIABLE,
 )
+from mpc_engine.statistics.wording import conditions, listed
 
 FLAGS: Final = {
     SUPPRESSED: "suppressed: did not pass the threshold",

@@ -26,8 +26,9 @@ from mpc_engine.result.style import (
     thinned,
     unseen,
 )
-from mpc_engine.result.vocabulary import axis_title, unit_of
+from mpc_engine.result.vocabulary import axis_title
 from mpc_engine.statistics.tidy import SUPPRESSED
+from mpc_engine.statistics.wording import unit_of
 
 COLUMNS: Final = 3
 MOST_MARKED: Final = 40

@@ -24,11 +24,12 @@ from mpc_engine.errors import DocumentError
 from mpc_engine.result import charts, curves, funnels, histograms, trends
 from mpc_engine.result.explanation import meanings, parameters_line
 from mpc_engine.result.style import FAINT, INK, RESOLUTION, STYLE, Drawing
-from mpc_engine.result.vocabulary import axis_title, conditions
+from mpc_engine.result.vocabulary import axis_title
 from mpc_engine.statistics.histogram import Histogram
 from mpc_engine.statistics.incidence import INTERNAL
 from mpc_engine.statistics.query import Picture
 from mpc_engine.statistics.tidy import ALL
+from mpc_engine.statistics.wording import conditions
 
 if TYPE_CHECKING:
     from mpc_engine.result.result import Result

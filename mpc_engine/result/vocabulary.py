@@ -14,6 +14,7 @@ import pandas as pd
 
 from mpc_engine.codebook import BandVariable, CategoryVariable, Codebook, IntegerVariable
 from mpc_engine.statistics.tidy import ALL
+from mpc_engine.statistics.wording import descriptions, short, unit_of
 
 NAMES: Final = {
     "sir": "SIR",
@@ -50,12 +51,7 @@ METHODS: Final = {
     "normal": "normal approximation",
 }
 """Methods whose name is not as the table has it."""
-LONGEST: Final = 40
-"""Letters of a description up to which it stands beside a label."""
-SHORT: Final = 24
-"""Letters of a description up to which it is left whole."""
 _CONDITIONAL: Final = re.compile(r"conditional_survival_([0-9]+)y")
-_CALENDAR: Final = (1800, 2200)
 
 
 def words(statistic: str) -> str:
@@ -79,36 +75,14 @@ def methods(rows: pd.DataFrame) -> str:
     return "; ".join(dict.fromkeys(method_words(each) for each in found.unique() if each))
 
 
-def listed(items: Sequence[str], word: str = "and") -> str:
-    """Return items as the middle of a sentence."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} {word} {items[-1]}"
-
-
 def axis_title(codebook: Codebook, name: str) -> str:
     """Return what an axis of this variable is called: its description, with its unit unless that is said."""
     if name not in codebook.variables:
         return name
     base = codebook.variables[codebook.base(name)]
-    described = _short(codebook.variables[name].description or base.description, 72) or name
+    described = short(codebook.variables[name].description or base.description, 72) or name
     unit = unit_of(codebook, name)
     return described if not unit or unit in described else f"{described}, {unit}"
-
-
-def unit_of(codebook: Codebook, name: str) -> str:
-    """Return the unit of an integer variable or of a band of one; "" where it says nothing, as for years."""
-    if name not in codebook.variables:
-        return ""
-    base = codebook.variables[codebook.base(name)]
-    if not isinstance(base, IntegerVariable) or calendar(base) or base.unit in ("number", "year"):
-        return ""
-    return base.unit
-
-
-def calendar(variable: IntegerVariable) -> bool:
-    """Return whether the values look like calendar years."""
-    return _CALENDAR[0] <= variable.lower and variable.upper <= _CALENDAR[1]
 
 
 def category(codebook: Codebook, name: str, label: str) -> str:
@@ -128,50 +102,8 @@ def readable(table: pd.DataFrame, variables: Iterable[str], codebook: Codebook) 
     return table.assign(**changed) if changed else table
 
 
-def conditions(codebook: Codebook, where: Sequence[Any]) -> str:
-    """Return filters as the middle of a sentence, in the codebook's order, such as "sex F (female)"."""
-    order = {name: place for place, name in enumerate(codebook.variables)}
-    ordered = sorted(where, key=lambda each: order.get(each.variable, len(order)))
-    return " and ".join(f"{each.variable} {_condition(codebook, each)}" for each in ordered)
-
-
-def _condition(codebook: Codebook, where: Any) -> str:
-    unit = unit_of(codebook, where.variable)
-    own = isinstance(codebook.variables.get(where.variable), IntegerVariable)
-    tail = f" {unit}" if unit and own else ""
-    if where.between is not None:
-        low, high = where.between
-        return f"from {low} to {high}{tail}"
-    labels = codebook.labels(where.variable) if codebook.countable(where.variable) else ()
-    order = {label: place for place, label in enumerate(labels)}
-    items = sorted(where.in_ or (), key=lambda item: order.get(str(item), -1))
-    found = _descriptions(codebook, where.variable)
-    named = [f"{item} ({found[str(item)]})" if str(item) in found else str(item) for item in items]
-    return listed(named, "or") + tail
-
-
 def _categories(codebook: Codebook, name: str) -> dict[str, str]:
-    return {label: f"{label} {text}" for label, text in _descriptions(codebook, name).items() if label != ALL}
-
-
-def _descriptions(codebook: Codebook, name: str) -> dict[str, str]:
-    """Return the short descriptions of a variable's categories by label, where there are any."""
-    variable = codebook.variables.get(name)
-    if not isinstance(variable, CategoryVariable):
-        return {}
-    found = {each.label: _short(each.description, LONGEST) for each in variable.categories}
-    return {label: text for label, text in found.items() if text and text != label}
-
-
-def _short(text: str, most: int) -> str:
-    """Return a description that is short enough, or its beginning up to a pause; "" if that is not either."""
-    for pause in (";", ":"):
-        start = text.partition(pause)[0]
-        text = start if len(text) > SHORT and len(start) <= most else text
-    if len(text) <= most:
-        return text
-    start = text.partition(",")[0]
-    return f"{start}, …" if len(start) + 3 <= most else ""
+    return {label: f"{label} {text}" for label, text in descriptions(codebook, name).items() if label != ALL}
 
 
 def ordered_places(codebook: Codebook, name: str) -> tuple[str, ...] | None:

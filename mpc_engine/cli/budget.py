@@ -1,0 +1,178 @@
+"""`mpc-engine budget show` and `mpc-engine audit verify | export`: what a party's ledger holds.
+
+They read the ledger beside the daemon, which may run or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mpc_engine.cli.operator import LEAST_DIGITS, AsJson, Config, ledger_of, print_json, running, told
+from mpc_engine.cli.tables import say, show
+from mpc_engine.errors import DocumentError
+from mpc_engine.ledger.chain import Entry
+from mpc_engine.ledger.charge import delta_words, micro_words
+from mpc_engine.party.account import standing_limits
+from mpc_engine.party.config import PartyConfig, load_config
+from mpc_engine.party.overview import budget_fields
+
+budget = typer.Typer(
+    help="What releases have spent at this party.", no_args_is_help=True, rich_markup_mode=None
+)
+audit = typer.Typer(
+    help="The chain of everything this party's ledger did.", no_args_is_help=True, rich_markup_mode=None
+)
+
+_KINDS = {"dataset": "data set", "project": "project", "analyst": "analyst"}
+
+
+@budget.command("show", short_help="Show each budget and what it was spent on.")
+def show_budget(config: Config, as_json: AsJson = False) -> None:
+    """Show what is spent, held and left of each budget, and every release that took part of it."""
+    party, _ = load_config(config)
+    found = told(party, "budget") if running(party) else _read(party)
+    if as_json:
+        print_json(found)
+        return
+    _show_scopes(found["scopes"])
+    if not found["rows"]:
+        say("Nothing has been spent.")
+        return
+    show(
+        "Sessions, latest last",
+        ("day", "request", "by", "query", "ε", "what became of it", "decided"),
+        [
+            (
+                str(row["time"])[:10],
+                str(row["request"])[:LEAST_DIGITS],
+                str(row["analyst"]),
+                str(row["query"]),
+                micro_words(int(row["micro_epsilon"])),
+                _became(str(row["state"])),
+                str(row["decided"]),
+            )
+            for row in found["rows"]
+        ],
+        left=("day", "request", "by", "query", "what became of it", "decided"),
+    )
+    if any(row["state"] == "spent, not released" for row in found["rows"]):
+        say(
+            "Spent, not released: this party had committed when the session ended or was lost, so something "
+            "may have been opened. A session under way is shown so for a moment, too."
+        )
+
+
+def _read(party: PartyConfig) -> dict[str, Any]:
+    """Return the answer that the daemon would give, from the ledger and the configuration."""
+    ledger = ledger_of(party)
+    try:
+        terms = {analyst.name: analyst.terms for analyst in party.store().analysts()}
+        limits = standing_limits(party.accepted(), party.dataset or "", terms, ledger.spendings())
+        return budget_fields(ledger, party.name, limits)
+    finally:
+        ledger.close()
+
+
+def _show_scopes(scopes: list[Mapping[str, Any]]) -> None:
+    limited = any(scope["limit"]["delta"] is not None for scope in scopes)
+    heads = ["budget", "ε spent", "held", "left", "limit", "δ spent", *(["δ left"] if limited else [])]
+    rows = []
+    for scope in scopes:
+        row = [
+            f"{_KINDS.get(str(scope['kind']), scope['kind'])} {scope['name']}".rstrip(),
+            *(_epsilon(scope[part]) for part in ("spent", "held", "remaining", "limit")),
+            _delta(scope["spent"]),
+        ]
+        rows.append([*row, *([_delta(scope["remaining"])] if limited else [])])
+    show("Budgets: ε and δ of all releases", heads, rows, left=("budget",))
+
+
+def _epsilon(amount: Mapping[str, Any]) -> str:
+    micro = amount["micro_epsilon"]
+    return "no limit" if micro is None else micro_words(int(micro))
+
+
+def _delta(amount: Mapping[str, Any]) -> str:
+    delta = amount["delta"]
+    return "no limit" if delta is None else delta_words(int(delta)).removeprefix("= ")
+
+
+def _became(state: str) -> str:
+    return {"released": "given back", "adopted": "spent, taken over"}.get(state, state)
+
+
+@audit.command("verify", short_help="Verify the ledger's chain.")
+def verify(config: Config, as_json: AsJson = False) -> None:
+    """Verify that no entry of the ledger was changed or taken out, and that its tables agree with them."""
+    party, _ = load_config(config)
+    ledger = ledger_of(party)
+    try:
+        head = ledger.head()  # opening has verified all of it
+    finally:
+        ledger.close()
+    if as_json:
+        print_json({"entries": head.seq, "head": head.hash.hex()})
+        return
+    say(
+        f"{head.seq:,} entries verify, and all budgets, sessions and requests follow from them.", style="bold"
+    )
+    say(f"The last one's hash is {head.hash.hex()}.")
+    say(
+        "So no entry was changed or taken out. That the whole was not put back to an earlier day the other "
+        "parties know: each remembers the last entry that it saw."
+    )
+
+
+@audit.command("export", short_help="Write the ledger's chain to a file.")
+def export(
+    config: Config,
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, one entry of JSON on each line.")],
+    since: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
+) -> None:
+    """Write the entries of the ledger's chain to a file, for an auditor or another system."""
+    party, _ = load_config(config)
+    ledger = ledger_of(party)
+    try:
+        count, last = _write(out_file, [entry_fields(entry) for entry in ledger.entries(since)])
+    finally:
+        ledger.close()
+    say(f"{count:,} entries, up to number {last:,}: {out_file}" if count else f"No entries after {since:,}.")
+
+
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """Return an entry as plain fields; ``fields`` is text, as it was hashed."""
+    return {
+        "seq": entry.seq,
+        "time": entry.time_utc,
+        "kind": entry.kind,
+        "fields": entry.fields,
+        "salt": entry.salt.hex(),
+        "body_hash": entry.body_hash.hex(),
+        "prev_hash": entry.prev_hash.hex(),
+        "entry_hash": entry.entry_hash.hex(),
+    }
+
+
+def _write(path: Path, entries: list[dict[str, Any]]) -> tuple[int, int]:
+    """Write the file, whole or not at all, for its owner only; return the entries and the last number."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DocumentError(f"{path}: cannot be written ({error.strerror})") from None
+    return len(entries), entries[-1]["seq"] if entries else 0
