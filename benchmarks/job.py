@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine.dp import Rule
+from mpc_engine.identity.signing import SigningKey
+from mpc_engine.party.book import Credentials
+from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.party.session import Policy
-from mpc_engine.release.execute import Published
+from mpc_engine.party.source import source_digest
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.groups import Groups, Tally
 from mpc_engine.release.plan import Member, Plan
+from mpc_engine.release.publication import Published
 
 SILOS = 2
 EPSILON = "1"
@@ -34,6 +37,13 @@ _ENOUGH_CELLS = 200
 def counts_of(silo: int, cells: int, seed: int) -> NDArray[np.int64]:
     """Return the counts of silo 1 or 2, from 0 to 39, shape (1, cells)."""
     return np.random.default_rng([seed, silo]).integers(0, _LARGEST_COUNT, (1, cells))
+
+
+def credentials_of(parties: int) -> dict[int, Credentials]:
+    """Return the credentials of parties in one process, by number."""
+    signers = {number: SigningKey.create() for number in range(1, parties + 1)}
+    keys = {number: (signer.public,) for number, signer in signers.items()}
+    return {number: Credentials(signer, keys, source_digest()) for number, signer in signers.items()}
 
 
 def proposal_for(cells: int, identities: list[tuple[str, str]]) -> Proposal:

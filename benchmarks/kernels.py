@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.job import POLICY, SILOS, check_release, counts_of, proposal_for
+from benchmarks.job import POLICY, SILOS, check_release, counts_of, credentials_of, proposal_for
 from mpc_engine.field.binary import BinaryField, Planes, words_for
 from mpc_engine.field.mersenne import COUNTS, WIDE, MersenneField, Vector
 from mpc_engine.party.session import Session
@@ -129,7 +129,7 @@ async def _session(parties: int, cells: int, seed: int) -> float:
     """Run the release job once over a memory network; return the CPU seconds that all parties used."""
     everyone = range(1, parties + 1)
     proposal = proposal_for(cells, [(f"party-{number}", f"sha256:{number}") for number in everyone])
-    network = MemoryNetwork(parties)
+    network, sides = MemoryNetwork(parties), credentials_of(parties)
     sessions = [
         Session(
             me,
@@ -138,12 +138,13 @@ async def _session(parties: int, cells: int, seed: int) -> float:
             network.link(me),
             "",
             [counts_of(me, cells, seed)] if me <= SILOS else None,
+            sides[me],
         )
         for me in everyone
     ]
     start = time.process_time()
     releases = await asyncio.gather(*(session.run() for session in sessions))
     used = time.process_time() - start
-    for release in releases:
-        check_release(release.published, release.plan, seed)
+    for each in releases:
+        check_release(each.release.published, each.release.plan, seed)
     return used

@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.job import POLICY, SILOS, check_release, counts_of, proposal_for
+from mpc_engine.identity import CARD_FILE, load_card, load_identity
+from mpc_engine.party.book import Credentials
 from mpc_engine.party.process import keep_memory
 from mpc_engine.party.session import Session
+from mpc_engine.party.source import source_digest
 from mpc_engine.runtime.link import Section
-from mpc_engine.transport.grpc_link import Endpoint, GrpcLink
-from mpc_engine.transport.tls import CERTIFICATE_FILE, load_certificate, load_identity
+from mpc_engine.transport.endpoint import Endpoint
+from mpc_engine.transport.grpc_switchboard import connect
 
 READY = "ready"
 
@@ -28,16 +31,16 @@ _AHEAD_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Task:
-    """What the parties are to do; party i listens on the i-th address, its identity lies in folder i."""
+    """What the parties are to do; the identity of party i, with its address, lies in folder i."""
 
     cells: int
     seed: int
-    addresses: list[str]
+    parties: int
 
 
 @dataclass(frozen=True)
 class Used:
-    """What one party used, from just before it dials until its link is closed; it listens already."""
+    """What one party used, from just before it listens and dials until its link is closed."""
 
     cpu_s: float
     wall_s: float
@@ -51,34 +54,31 @@ class Used:
 
 async def take_part(task: Task, me: int, folder: Path) -> Used:
     """Run the job as party `me` and return what it used. Raises RuntimeError for a wrong release."""
-    everyone = range(1, len(task.addresses) + 1)
+    everyone = range(1, task.parties + 1)
     identity = load_identity(folder / str(me))
-    certificates = [load_certificate(folder / str(number) / CERTIFICATE_FILE) for number in everyone]
-    proposal = proposal_for(task.cells, [(each.name, each.fingerprint) for each in certificates])
+    cards = [load_card(folder / str(number) / CARD_FILE) for number in everyone]
+    proposal = proposal_for(task.cells, [(card.name, card.fingerprint) for card in cards])
     plan = proposal.plan()
     endpoints = [
-        Endpoint(number, certificate.name, address, certificate.pem)
-        for number, certificate, address in zip(everyone, certificates, task.addresses, strict=True)
+        Endpoint(number, card.name, card.address, (card.pinned.pem,))
+        for number, card in zip(everyone, cards, strict=True)
     ]
     counts = [counts_of(me, task.cells, task.seed)] if me <= SILOS else None
-    link = GrpcLink(
+    keys = {number: (card.public_key,) for number, card in zip(everyone, cards, strict=True)}
+    credentials = Credentials(identity.signing, keys, source_digest())
+    print(READY, flush=True)
+    sys.stdin.readline()  # returns when all parties are ready: here start-up ends
+    cpu, wall = time.process_time(), time.monotonic()
+    async with connect(
         me,
         identity,
         endpoints,
         computing=plan.computing,
+        listen_address=identity.card.address,
         max_ahead_bytes=plan.sent_bytes // plan.computing + _AHEAD_BYTES,
-    )
-    try:
-        if me < len(endpoints):
-            await link.listen(task.addresses[me - 1])
-        print(READY, flush=True)
-        sys.stdin.readline()  # returns when all parties are ready: here start-up ends
-        cpu, wall = time.process_time(), time.monotonic()
-        await link.open()
-        session = Session(me, proposal, POLICY, link, "", counts)
-        release = await session.run()
-    finally:
-        await link.close()
+    ) as link:
+        session = Session(me, proposal, POLICY, link, "", counts, credentials)
+        release = (await session.run()).release
     meter, stats = session.meter, link.stats
     used = Used(
         cpu_s=time.process_time() - cpu,

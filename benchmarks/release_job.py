@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.party import READY, Task, Used
 from benchmarks.results import Row
+from mpc_engine.identity import create_identity
 from mpc_engine.scenario.simulate import free_addresses
-from mpc_engine.transport.tls import create_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_S = 600.0
@@ -27,9 +27,9 @@ def run_release(parties: int, cells: int, seed: int) -> Row:
     """
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpc-bench-")))
-        for number in range(1, parties + 1):
-            create_identity(f"party-{number}", work / str(number))
-        task = Task(cells, seed, free_addresses(parties))
+        for number, address in enumerate(free_addresses(parties), start=1):
+            create_identity(f"party-{number}", work / str(number), address=address, dev=True)
+        task = Task(cells, seed, parties)
         (work / "task.json").write_text(json.dumps(asdict(task)), encoding="utf-8")
         processes = [_start(work, number, stack) for number in range(1, parties + 1)]
         for number, process in enumerate(processes, start=1):

@@ -91,11 +91,19 @@ def unexpected(error: Exception) -> EngineError:
 
     Its text is left out, because it may quote records.
     """
+    where = place_of(error).get("where")
+    return EngineError(f"unexpected {type(error).__name__}" + (f" at {where}" if where else ""))
+
+
+def place_of(error: BaseException) -> dict[str, str]:
+    """Return where an error was raised, ``{"where": "FILE, line N"}``: the last place in the engine.
+
+    If it never passed through the engine, it is the last place of all; {} for an error that was not raised.
+    """
     frames = list(traceback.extract_tb(error.__traceback__))
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)] or frames
-    where = ""
-    if own:
-        path = Path(own[-1].filename)
-        name = path.relative_to(_PACKAGE.parent) if path.is_relative_to(_PACKAGE) else path.name
-        where = f" at {name}, line {own[-1].lineno}"
-    return EngineError(f"unexpected {type(error).__name__}{where}")
+    if not own:
+        return {}
+    path = Path(own[-1].filename)
+    name = path.relative_to(_PACKAGE.parent) if path.is_relative_to(_PACKAGE) else path.name
+    return {"where": f"{name}, line {own[-1].lineno}"}

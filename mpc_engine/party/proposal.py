@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -54,6 +54,11 @@ class Proposal:
         return Plan(self.groups, guarantee, self.members, self.digests)
 
 
+def roster_digest(members: Sequence[Member]) -> str:
+    """Return the digest of a roster, 64 hexadecimal digits, which all parties must have alike."""
+    return digest({"members": [member.as_fields() for member in members]})
+
+
 def propose(query: Query, codebook: Codebook, members: tuple[Member, ...]) -> Proposal:
     """Return the proposal for a query on a roster.
 
@@ -66,7 +71,7 @@ def propose(query: Query, codebook: Codebook, members: tuple[Member, ...]) -> Pr
     asked = {name: value for name, value in fields.items() if name != "privacy"}
     layout = query.layout(codebook)
     digests = {
-        "roster": digest({"members": [member.as_fields() for member in members]}),
+        "roster": roster_digest(members),
         "codebook": codebook.digest(),
         "query": digest({"query": asked}),
         "privacy": digest({"privacy": privacy}),

@@ -11,20 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc_engine import __version__
 from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.errors import DataError
-from mpc_engine.party.config import PartyConfig, Roster, load_config
+from mpc_engine.identity import Identity
+from mpc_engine.party.book import Credentials
+from mpc_engine.party.config import PartyConfig, load_config
+from mpc_engine.party.judgement import check_query
 from mpc_engine.party.process import keep_memory
 from mpc_engine.party.proposal import Proposal, propose
+from mpc_engine.party.publish import Finished
+from mpc_engine.party.published import policy_digest, published
+from mpc_engine.party.roster import Directory, Roster
 from mpc_engine.party.session import Session
-from mpc_engine.release.execute import Progress
-from mpc_engine.release.table import Release
+from mpc_engine.party.source import source_digest
+from mpc_engine.release.blocks import Progress
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Section
 from mpc_engine.statistics.presets import load_query
 from mpc_engine.statistics.query import Query
-from mpc_engine.transport.grpc_link import Endpoint, connect
-from mpc_engine.transport.tls import load_identity
+from mpc_engine.transport.grpc_switchboard import connect
 
 _CONTROL_ALLOWANCE = 4 << 20
 """Bytes a peer may be ahead with besides what the plan foresees: control messages."""
@@ -65,7 +71,8 @@ class Ready:
     config: PartyConfig
     number: int
     proposal: Proposal
-    endpoints: tuple[Endpoint, ...]
+    identity: Identity = field(repr=False)
+    directory: Directory
     snapshot_id: str
     sums: tuple[NDArray[np.int64], ...] | None = field(repr=False)
 
@@ -83,15 +90,17 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
     keep_memory()
     config, roster = load_config(config_path)
     query, codebook = read_query(config, query_path)
-    members, endpoints = roster.read(config.path(config.roster).parent)
-    proposal = propose(query, codebook, members)
+    identity = config.own()
+    directory = roster.read(config.store(), identity)
+    proposal = propose(query, codebook, directory.members)
+    check_query(config.accepted(), config.name, query, codebook)
     proposal.plan()  # refuses what could not run, before anybody is troubled
     number = roster.number(config.name)
     if config.data is None:
-        return Ready(config, number, proposal, endpoints, "", None)
+        return Ready(config, number, proposal, identity, directory, "", None)
     show.announce("tabulate")
     snapshot_id, sums = _count(config, roster, number, query, codebook)
-    return Ready(config, number, proposal, endpoints, snapshot_id, sums)
+    return Ready(config, number, proposal, identity, directory, snapshot_id, sums)
 
 
 def _count(
@@ -112,18 +121,42 @@ def _count(
     return registration.snapshot_id, cells.take()
 
 
-async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
-    """Join the other parties for one release and return it. Raises EngineError; nothing is released then."""
+def _credentials(ready: Ready) -> Credentials:
+    """Return what this party declares of itself, and whose signatures it takes for whose."""
+    config, policy = ready.config, ready.config.accepted()
+    source = source_digest()
+    parameters = published(
+        policy,
+        config.name,
+        config.dataset or "",
+        ready.snapshot_id,
+        {"version": __version__, "source": source.hex()},
+        silo=ready.proposal.members[ready.number - 1].silo,
+    )
+    keys = {
+        number: tuple(card.public_key for card in cards)
+        for number, cards in enumerate(ready.directory.cards, start=1)
+    }
+    return Credentials(
+        ready.identity.signing,
+        keys,
+        source,
+        bytes.fromhex(policy_digest(parameters)),
+        tuple(bytes.fromhex(each) for each in policy.engines),
+    )
+
+
+async def take_part(ready: Ready, show: Show, usage: Usage) -> Finished:
+    """Join the other parties for one release; return it with its receipt. Raises EngineError, and releases nothing."""
     config = ready.config
-    identity = load_identity(config.path(config.identity))
     plan = ready.proposal.plan()
     show.announce("connect")
     async with connect(
         ready.number,
-        identity,
-        ready.endpoints,
+        ready.identity,
+        ready.directory.endpoints,
         computing=ready.proposal.computing,
-        listen_address=config.listen or ready.endpoints[ready.number - 1].address,
+        listen_address=config.listen or ready.directory.endpoints[ready.number - 1].address,
         connect_timeout_s=config.deadlines.connect_s,
         round_timeout_s=config.deadlines.round_s,
         max_ahead_bytes=plan.sent_bytes // plan.computing + _CONTROL_ALLOWANCE,
@@ -135,6 +168,7 @@ async def take_part(ready: Ready, show: Show, usage: Usage) -> Release:
             link,
             ready.snapshot_id,
             ready.sums,
+            _credentials(ready),
             agree_timeout_s=config.deadlines.connect_s,
             round_timeout_s=config.deadlines.round_s,
             progress=show.progress,

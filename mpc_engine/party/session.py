@@ -1,8 +1,8 @@
-"""One session at one party: agree, reserve, compute, commit, publish.
+"""One session at one party, up to its commit: agree, reserve, compute, commit.
 
-The order is the protocol's: everything up to the last opening of the small-cell test, then the commit
-point, then the suppression pattern, then the values. Whatever fails, every peer is told before this
-party raises, and nothing is released unless all parties committed.
+The order is the protocol's: everything up to the last opening of the small-cell test, then the commit. What
+follows it is in :mod:`mpc_engine.party.publish`. Whatever fails, every peer is told before this party
+raises, and nothing that depends on records has been opened before the commit.
 """
 
 from __future__ import annotations
@@ -10,74 +10,59 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine import __version__
-from mpc_engine.dp import Rule, publication_probability
 from mpc_engine.errors import (
+    MISMATCHES,
     DataError,
     DocumentError,
     EngineError,
+    EngineMismatchError,
     IntegrityError,
+    LedgerRollbackError,
     MismatchError,
-    PolicyError,
     ProtocolOrderError,
     PublicationError,
+    StaleSessionError,
     StoppedError,
+    UnknownCertificateError,
 )
+from mpc_engine.ledger.chain import Head, extend
+from mpc_engine.party.book import Book, Committed, Credentials, Unrecorded
+from mpc_engine.party.judgement import agreed_plan, check_epsilon, check_plan, check_terms
+from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.release.execute import Computed, Execution, Progress
+from mpc_engine.party.publish import Finished, publish
+from mpc_engine.release.blocks import Progress
+from mpc_engine.release.execute import Execution
 from mpc_engine.release.plan import Plan
-from mpc_engine.release.table import Release
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Link, MessageKey, Section
 from mpc_engine.sharing.keys import SessionKeys, confirmation, contribute, derive, groups_of
 from mpc_engine.transport.control import (
     HASH_BYTES,
     MAX_CONTROL_BYTES,
+    MAX_EXTENSION,
     NONCE_BYTES,
     SESSION_ID_BYTES,
     Agree,
-    Commit,
     KeyContribution,
-    Pattern,
     Reserve,
 )
 
-AGREE, RESERVE, COMMIT, PATTERN = range(4)
-"""Control rounds."""
-
-CommitPoint = Callable[[Plan, Computed], Awaitable[None]]
-"""Called between the last computation and COMMIT; must make durable what is to be opened."""
+AGREE, RESERVE, EXTENSION = 0, 1, 6
+"""Control rounds; those after the commit are in `party.publish`."""
 
 Announce = Callable[[str], None]
 """Told the name of each phase as it begins."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What one party accepts, whatever a query asks.
-
-    ε as a plain decimal, k, the rules and their δ, the greatest chance that a group of nobody is shown, and
-    the presets (None: all).
-    """
-
-    greatest_epsilon: str
-    least_threshold: int
-    rules: tuple[Rule, ...] = (Rule.NOISY, Rule.STRICT)
-    greatest_delta: Fraction = Fraction(1, 10**5)
-    greatest_chance_for_nobody: Fraction = Fraction(1)
-    presets: tuple[str, ...] | None = None
-
-
-async def _commit_nothing(plan: Plan, computed: Computed) -> None:
-    """Commit without a ledger: there is nothing to make durable."""
+CheckAgreed = Callable[[Mapping[int, Agree], Plan], None]
+"""Given what all parties declared and the plan; raises EngineError to end the session before anything is shared."""
 
 
 class Session:
@@ -90,9 +75,12 @@ class Session:
         link: its connections.
         snapshot_id: the registered data's id at a silo, "" at a helper.
         sums: a silo's sums, for each line of the plan int64 (rows, cells); None at a helper.
+        credentials: what it declares of itself, and whose signatures it trusts.
+        book: where it is written down.
+        ticket: of the attempt that a service runs; empty without one.
+        check_agreed: see `CheckAgreed`.
         agree_timeout_s: longest wait for the first message of a peer, who may still be connecting.
         round_timeout_s: longest wait for a message of one round.
-        commit_point: see `CommitPoint`.
         progress, announce: for showing progress.
     """
 
@@ -104,97 +92,104 @@ class Session:
         link: Link,
         snapshot_id: str,
         sums: Sequence[NDArray[np.int64]] | None,
+        credentials: Credentials,
         *,
+        book: Book | None = None,
+        ticket: bytes = b"",
+        check_agreed: CheckAgreed = lambda agrees, plan: None,
         agree_timeout_s: float = 60.0,
         round_timeout_s: float = 60.0,
-        commit_point: CommitPoint = _commit_nothing,
         progress: Progress | None = None,
         announce: Announce = lambda phase: None,
     ) -> None:
         self.me, self.proposal, self.policy, self.link = me, proposal, policy, link
-        self.snapshot_id, self.sums = snapshot_id, sums
-        self.commit_point, self.progress, self.announce = commit_point, progress, announce
+        self.snapshot_id, self.sums, self.credentials = snapshot_id, sums, credentials
+        self.book: Book = Unrecorded() if book is None else book
+        self.ticket, self.check_agreed = ticket, check_agreed
+        self.progress, self.announce = progress, announce
         self.agree_timeout_s, self.round_timeout_s = agree_timeout_s, round_timeout_s
         self.meter = Meter()
-        self._committed = False
+        self.committed: Committed | None = None
 
     @property
     def _computes(self) -> bool:
         return self.me <= self.proposal.computing
 
-    async def run(self) -> Release:
-        """Take part in the session and return the release. Raises EngineError; peers are told first."""
-        try:
-            return await self._run()
-        except EngineError as error:
-            # What concerns this party's own files and records stays here; peers learn that it stopped.
-            private = isinstance(error, DataError | DocumentError)
-            told = f"{self._name(self.me)}: {'see its own message' if private else error}"
-            await self.link.abort(error.reason, told)
-            if self._committed:
-                raise PublicationError(str(error)) from error
-            raise
-        except asyncio.CancelledError as stopped:
-            await self.link.abort(StoppedError.reason, f"{self._name(self.me)} was stopped")
-            if self._committed:
-                raise PublicationError("stopped after the parties had committed") from stopped
-            raise
-        except Exception as error:
-            # The text of an unforeseen failure may quote data, so only its kind leaves this machine.
-            what = f"failed: {type(error).__name__}"
-            await self.link.abort("INTERNAL", f"{self._name(self.me)} {what}")
-            if self._committed:
-                raise PublicationError(f"this party {what}") from error
-            raise
+    async def run(self) -> Finished:
+        """Commit and publish over the one link, and return release and receipt.
 
-    async def _run(self) -> Release:
+        Raises EngineError; peers are told first. After the commit it is a PublicationError.
+        """
+        try:
+            await self.compute()
+            finished = await self.publish()
+            # The goodbye says that this party found nothing wrong; whoever did says so instead.
+            await self.link.finish()
+            return finished
+        except (Exception, asyncio.CancelledError) as error:
+            await self.tell(error)
+            if self.committed is None or isinstance(error, PublicationError):
+                raise
+            if isinstance(error, EngineError):
+                raise PublicationError(str(error)) from error
+            if isinstance(error, asyncio.CancelledError):
+                raise PublicationError("stopped after the parties had committed") from error
+            raise PublicationError(f"this party failed: {type(error).__name__}") from error
+
+    async def tell(self, error: BaseException) -> None:
+        """Tell the peers that this party ends the session because of an error, without quoting data."""
+        name = self._name(self.me)
+        if isinstance(error, asyncio.CancelledError):
+            await self.link.abort(StoppedError.reason, f"{name} was stopped")
+        elif isinstance(error, DataError | DocumentError):
+            # What concerns this party's own files and records stays here; peers learn that it stopped.
+            await self.link.abort(error.reason, f"{name}: see its own message")
+        elif isinstance(error, EngineError):
+            await self.link.abort(error.reason, f"{name}: {error}")
+        else:
+            # The text of an unforeseen failure may quote data, so only its kind leaves this machine.
+            await self.link.abort("INTERNAL", f"{name} failed: {type(error).__name__}")
+
+    async def publish(self) -> Finished:
+        """Publish what was committed, over the same link."""
+        if self.committed is None:
+            raise EngineError("only what is committed can be published")
+        # An input-only silo has nothing to do while the others compute, and waits as long as they may.
+        plan = self.committed.plan
+        rounds = 1 if self._computes else 1 + plan.rounds * len(plan.blocks)
+        return await publish(
+            self.committed,
+            self.link,
+            self.credentials,
+            self.book,
+            commit_timeout_s=rounds * self.round_timeout_s,
+            progress=self.progress,
+            meter=self.meter,
+            announce=self.announce,
+        )
+
+    async def compute(self) -> Committed:
+        """Agree, compute and commit. Raises EngineError; nothing is spent then."""
         self.announce("agree")
         contributions = contribute(self.me, self.proposal.computing, len(self.proposal.members))
         agrees, received = await self._agree(contributions)
         self.announce("reserve")
         session_id, keys, agrees, plan = await self._reserve(agrees, contributions, received)
+        self.book.computing(session_id)
         self.announce("compute")
-        execution = Execution(plan, self.me, keys, self.link, self.sums, self.progress)
-        self.meter = execution.meter
+        execution = Execution(plan, self.me, keys, self.link, self.sums, self.progress, self.meter)
         computed = await execution.compute()
         self.announce("commit")
-        await self.commit_point(plan, computed)
-        self._committed = True
-        openings = await self._commit(computed, plan)
-        self.announce("open")
-        shown = await execution.publish_pattern(computed)
-        bits = np.packbits(np.concatenate(shown)).tobytes()
-        pattern = sha256(b"mpc-engine/pattern/1\0" + bits).digest()
-        await self._control(PATTERN, Pattern(pattern).encode())
-        for peer, data in (await self._receive(PATTERN)).items():
-            if not hmac.compare_digest(Pattern.decode(data).hash, pattern):
-                raise IntegrityError(
-                    f"{self._name(peer)} opened another suppression pattern than {self._name(self.me)}"
-                )
-        published = await execution.publish_values(computed, shown)
-        # The goodbye says that this party found nothing wrong; whoever did says so instead.
-        await self.link.finish()
-        session = {
-            "session_id": session_id.hex(),
-            "openings_sha256": openings.hex(),
-            "pattern_sha256": pattern.hex(),
-            "engine": __version__,
-            **{
-                f"snapshot:{self._name(number)}": agree.snapshot_id
-                for number, agree in sorted(agrees.items())
-                if agree.snapshot_id
-            },
-        }
-        return Release(plan, self.proposal.query_fields, published, session)
+        fields = self.proposal.query_fields
+        draft = Committed(plan, fields, self.me, session_id, agrees, computed)
+        head = self.book.commit(draft)
+        self.committed = replace(draft, head=head)
+        return self.committed
 
     # --- control rounds -----------------------------------------------------------------------------
 
     def _name(self, number: int) -> str:
         return self.proposal.members[number - 1].name
-
-    async def _control(self, step: int, content: bytes) -> None:
-        for peer in self.link.peers:
-            await self.link.send(peer, MessageKey(0, Section.CONTROL, step), [content])
 
     async def _receive(self, step: int, timeout_s: float | None = None) -> dict[int, bytes]:
         key = MessageKey(0, Section.CONTROL, step)
@@ -214,7 +209,8 @@ class Session:
         public[self.me] = mine
         for peer, agree in sorted(public.items()):
             self._compare(peer, agree)
-        self._check_policy()
+        proposal = self.proposal
+        check_terms(self.policy, self._name(self.me), proposal.query_fields, proposal.rule, proposal.delta)
         return public, received
 
     async def _send_agree(self, contributions: Mapping[tuple[int, ...], bytes]) -> Agree:
@@ -227,6 +223,12 @@ class Session:
             least_threshold=self.policy.least_threshold,
             greatest_epsilon=self.policy.greatest_epsilon,
             snapshot_id=self.snapshot_id,
+            ticket=self.ticket,
+            source_digest=self.credentials.source,
+            policy_digest=self.credentials.policy,
+            signing_key=self.credentials.signer.public,
+            head=self.book.head(),
+            witnessed=self.book.witnessed(),
         )
         for peer in self.link.peers:
             parts = tuple(
@@ -236,49 +238,37 @@ class Session:
             await self.link.send(peer, MessageKey(0, Section.CONTROL, AGREE), [message])
         return mine
 
-    def _check_policy(self) -> None:
-        """Check the query's rule against this party's own policy."""
-        name, rule, delta = self._name(self.me), self.proposal.rule, self.proposal.delta
-        preset = str(self.proposal.query_fields.get("preset"))
-        if self.policy.presets is not None and preset not in self.policy.presets:
-            raise PolicyError(
-                f"the query is a {preset}, but {name} accepts only {', '.join(self.policy.presets)}. "
-                "No count was shared"
-            )
-        if rule not in self.policy.rules:
-            accepted = ", ".join(each.value for each in self.policy.rules)
-            raise PolicyError(
-                f"the query asks for rule {rule.value}, but {name} accepts only {accepted}. "
-                "No count was shared"
-            )
-        if delta is not None and delta > self.policy.greatest_delta:
-            raise PolicyError(
-                f"the query asks for δ = {float(delta):g}, but {name} accepts at most "
-                f"δ = {float(self.policy.greatest_delta):g}. No count was shared"
-            )
-
     def _compare(self, peer: int, agree: Agree) -> None:
         """Check a peer's documents against this party's, and the query against the peer's policy."""
-        name = self._name(peer)
+        name, mine = self._name(peer), self._name(self.me)
         if agree.engine_version != __version__:
-            raise MismatchError(
+            raise EngineMismatchError(
                 f"the field `engine` differs: {name} runs version {agree.engine_version}, "
-                f"{self._name(self.me)} runs {__version__}"
+                f"{mine} runs {__version__}"
+            )
+        accepted = (self.credentials.source, *self.credentials.engines)
+        if agree.source_digest not in accepted:
+            raise EngineMismatchError(
+                f"the field `engine` differs: {name} runs version {agree.engine_version} from the source "
+                f"{agree.source_digest.hex()[:16]}…, {mine} accepts {self.credentials.source.hex()[:16]}…"
+                f"{' and others' * bool(self.credentials.engines)}. No count was shared"
+            )
+        if agree.ticket != self.ticket:
+            raise StaleSessionError(f"{name} and {mine} are in different sessions")
+        if agree.signing_key not in self.credentials.keys.get(peer, ()):
+            raise UnknownCertificateError(
+                f"{name} signs with a key that {mine} does not know; add its new card. No count was shared"
             )
         for field, digest in self.proposal.digests.items():
             theirs = agree.digests.get(field, "")
             if theirs != digest:
-                raise MismatchError(
+                raise MISMATCHES.get(field, MismatchError)(
                     f"the field `{field}` differs: {name} has {theirs[:16] or 'none'}…, "
-                    f"{self._name(self.me)} has {digest[:16]}…. No count was shared"
+                    f"{mine} has {digest[:16]}…. No count was shared"
                 )
         if set(agree.digests) != set(self.proposal.digests):
-            raise MismatchError(f"{name} compares other fields than {self._name(self.me)}")
-        if self.proposal.epsilon > Fraction(agree.greatest_epsilon):
-            raise PolicyError(
-                f"the query asks for ε = {self.proposal.epsilon_text}, but {name} accepts at most "
-                f"ε = {agree.greatest_epsilon} in one release. No count was shared"
-            )
+            raise MismatchError(f"{name} compares other fields than {mine}")
+        check_epsilon(agree.greatest_epsilon, name, self.proposal)
 
     async def _reserve(
         self,
@@ -288,22 +278,22 @@ class Session:
     ) -> tuple[bytes, SessionKeys, dict[int, Agree], Plan]:
         """Fix the plan and the session id, derive the keys and confirm both with every peer."""
         everyone = range(1, len(self.proposal.members) + 1)
-        relays: dict[int, Reserve] = {}
+        reserves: dict[int, Reserve] = {}
         if not self._computes:
             # An input-only silo learns of its like from the computing parties, which must all say the same.
-            relays = {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}
+            reserves = await self._receive_reserves()
+            relayed = [reserve.relayed for reserve in reserves.values()]
             missing = [number for number in everyone if number not in agrees]
-            for peer, reserve in relays.items():
-                if reserve.relayed != next(iter(relays.values())).relayed or len(missing) != len(
-                    reserve.relayed
-                ):
+            for peer, reserve in reserves.items():
+                if reserve.relayed != relayed[0] or len(missing) != len(reserve.relayed):
                     raise ProtocolOrderError(f"{self._name(peer)} relays other parties than its peers do")
-            for number, data in zip(missing, next(iter(relays.values())).relayed, strict=True):
+            for number, data in zip(missing, relayed[0], strict=True):
                 agrees[number] = Agree.decode(data)
                 self._compare(number, agrees[number])
         plan = self._plan(agrees)
+        self.check_agreed(agrees, plan)
         transcript = b"".join(sha256(agrees[number].encode()).digest() for number in everyone)
-        named = b"mpc-engine/session/1\0" + transcript + bytes.fromhex(plan.digest)
+        named = b"mpc-engine/session/2\0" + transcript + bytes.fromhex(plan.digest)
         session_id = sha256(named).digest()[:SESSION_ID_BYTES]
         keys, confirmation_keys = {}, {}
         for group in groups_of(self.me, self.proposal.computing, len(everyone)):
@@ -314,59 +304,76 @@ class Session:
                     parts[peer] = given.get(group.members, b"")
             keys[group], confirmation_keys[group] = derive(group, parts, session_id)
         for peer in self.link.peers:
-            relayed: tuple[bytes, ...] = ()
+            relays: tuple[bytes, ...] = ()
             if peer > self.proposal.computing:
                 others = everyone[self.proposal.computing :]
-                relayed = tuple(agrees[number].encode() for number in others if number != peer)
+                relays = tuple(agrees[number].encode() for number in others if number != peer)
             proof = confirmation(self.me, peer, confirmation_keys)
-            await self.link.send(
-                peer,
-                MessageKey(0, Section.CONTROL, RESERVE),
-                [Reserve(session_id, proof, relayed).encode()],
-            )
-        reserves = relays or {
-            peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()
-        }
+            await self._send_reserve(peer, session_id, proof, relays, agrees[peer].witnessed.get(self.me))
+        reserves = reserves or await self._receive_reserves()
         for peer, reserve in reserves.items():
             if not hmac.compare_digest(reserve.session_id, session_id):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} see different sessions")
             expected = confirmation(peer, self.me, confirmation_keys)
             if not hmac.compare_digest(reserve.confirmation, expected):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
+            await self._check_ledger(peer, reserve, agrees[self.me].witnessed.get(peer))
         self.link.bind_session(session_id)
         return session_id, SessionKeys(self.me, keys), agrees, plan
 
+    async def _receive_reserves(self) -> dict[int, Reserve]:
+        return {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}
+
     def _plan(self, agrees: Mapping[int, Agree]) -> Plan:
         """Return the plan with the largest k that the query or any party asks for."""
-        strictest = max(agrees, key=lambda number: agrees[number].least_threshold)
-        threshold = max(self.proposal.threshold, agrees[strictest].least_threshold)
-        try:
-            plan = self.proposal.plan(threshold)
-        except DocumentError as error:
-            raise PolicyError(
-                f"{self._name(strictest)} accepts no k below {threshold}, and with that {error}. "
-                "No count was shared"
-            ) from None
-        most = self.policy.greatest_chance_for_nobody
-        for index, allotment in enumerate(plan.guarantee.allotments):
-            if allotment.part.guard and publication_probability(plan.guarantee, 0, guard=index) > most:
-                raise PolicyError(
-                    f"{allotment.part.name} gets so little of ε that a group of nobody would be shown with "
-                    f"a chance above {float(most):g}, the greatest that {self._name(self.me)} accepts; give "
-                    "it a larger weight, or ask for a larger k. No count was shared"
-                )
+        plan = agreed_plan(
+            self.proposal, {self._name(number): agree.least_threshold for number, agree in agrees.items()}
+        )
+        check_plan(self.policy, self._name(self.me), plan)
         return plan
 
-    async def _commit(self, computed: Computed, plan: Plan) -> bytes:
-        """Tell every peer that this party committed, wait for all, and compare what was opened so far."""
-        mine = computed.openings_hash if self._computes else bytes(HASH_BYTES)
-        await self._control(COMMIT, Commit(mine).encode())
-        # An input-only silo has nothing to do while the others compute, and waits as long as they may.
-        rounds = 1 if self._computes else 1 + plan.rounds * len(plan.blocks)
-        received = await self._receive(COMMIT, rounds * self.round_timeout_s)
-        hashes = {peer: Commit.decode(data).openings_hash for peer, data in received.items()}
-        reference = mine if self._computes else hashes[1]
-        for peer, value in hashes.items():
-            if peer <= self.proposal.computing and not hmac.compare_digest(value, reference):
-                raise IntegrityError(f"{self._name(peer)} saw other masked coins than its peers")
-        return reference
+    # --- ledgers ------------------------------------------------------------------------------------
+
+    async def _send_reserve(
+        self, peer: int, session_id: bytes, proof: bytes, relays: tuple[bytes, ...], seen: Head | None
+    ) -> None:
+        """Send one peer the session as this party sees it, and the proof that its ledger only grew since."""
+        head = self.book.head()
+        bodies: Sequence[bytes] = []
+        if seen is not None:
+            if seen.seq > head.seq:
+                raise LedgerRollbackError(
+                    f"the ledger of {self._name(self.me)} has {head.seq} entries; {self._name(peer)} has "
+                    f"seen {seen.seq}"
+                )
+            bodies = self.book.bodies(seen.seq, head.seq)
+        first, *rest = [
+            b"".join(bodies[start : start + MAX_EXTENSION])
+            for start in range(0, max(len(bodies), 1), MAX_EXTENSION)
+        ]
+        message = Reserve(session_id, proof, relays, head, first)
+        await self.link.send(peer, MessageKey(0, Section.CONTROL, RESERVE), [message.encode()])
+        for chunk, more in enumerate(rest, start=1):
+            await self.link.send(peer, MessageKey(chunk, Section.CONTROL, EXTENSION), [more])
+
+    async def _check_ledger(self, peer: int, reserve: Reserve, seen: Head | None) -> None:
+        """Check that a peer's ledger begins with all that this party has seen of it, and note its head."""
+        name = self._name(peer)
+        if seen is not None:
+            more = reserve.head.seq - seen.seq
+            if more < 0:
+                raise LedgerRollbackError(
+                    f"the ledger of {name} has {reserve.head.seq} entries; {self._name(self.me)} has seen "
+                    f"{seen.seq}"
+                )
+            content = reserve.extension
+            for chunk in range(1, -(-more // MAX_EXTENSION)):
+                size = min(MAX_EXTENSION, more - chunk * MAX_EXTENSION) * HASH_BYTES
+                key = MessageKey(chunk, Section.CONTROL, EXTENSION)
+                content += await self.link.receive_control(peer, key, size)
+            bodies = [content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)]
+            if len(bodies) != more or extend(seen, bodies) != reserve.head:
+                raise LedgerRollbackError(
+                    f"the ledger of {name} does not contain what {self._name(self.me)} has seen of it"
+                )
+        self.book.witness(peer, reserve.head)

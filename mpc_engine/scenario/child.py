@@ -57,8 +57,8 @@ def main(config_path: str, query_path: str, out: str) -> int:
             report("phase", name="register")
             register(config.path(config.mapping), config.path(config.data))
         ready = prepare(config_path, query_path, show)
-        release = run_until_stopped(take_part(ready, show, usage))
-        write_release(release, Path(out))
+        finished = run_until_stopped(take_part(ready, show, usage))
+        write_release(finished.release, finished.receipt, Path(out))
     except EngineError as error:
         return _failed(error)
     except Exception as error:

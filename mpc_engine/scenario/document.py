@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from mpc_engine.documents import Document, Field, broken, load_toml, model_validator
-from mpc_engine.party.config import Deadlines, PolicyDocument
+from mpc_engine.party.config import Deadlines
+from mpc_engine.party.policy import PolicyDocument
 from mpc_engine.sharing.shamir import degree_for
 
 

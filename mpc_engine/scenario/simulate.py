@@ -20,18 +20,21 @@ from typing import Any
 
 from mpc_engine.codebook import load_codebook
 from mpc_engine.errors import EngineError, IntegrityError, catalogue
+from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.party.proposal import propose
 from mpc_engine.release.plan import Member
 from mpc_engine.scenario.document import Scenario
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.statistics.presets import load_query
-from mpc_engine.transport.tls import CERTIFICATE_FILE, create_identity
 
 Event = dict[str, Any]
 OnEvent = Callable[[str, Event], None]
 """Called with a party's name and each of its events."""
 
-_CONSEQUENCES = (("TIMEOUT", "PEER_UNAVAILABLE", "PUBLICATION_ABORT"), ("PEER_ABORTED", "SHUTTING_DOWN"))
+_CONSEQUENCES = (
+    ("ROUND_TIMEOUT", "PEER_UNAVAILABLE", "PUBLICATION_ABORT"),
+    ("PEER_ABORTED", "SHUTTING_DOWN"),
+)
 """Reasons that follow from another party's failure: likely ones, and certain ones."""
 _LAST_WORDS_S = 3.0
 """How long the other parties may go on after one has failed, to say what they saw."""
@@ -49,9 +52,10 @@ class PartyDiedError(EngineError):
 
 @dataclass
 class Simulated:
-    """The outcome of a scenario: the release document, the files' folder per party, usage per party."""
+    """The outcome of a scenario: release and receipt, the files' contents by name, usage per party."""
 
     release: dict[str, Any]
+    receipt: dict[str, Any]
     files: dict[str, str]
     usage: dict[str, Event] = field(default_factory=dict)
 
@@ -116,18 +120,12 @@ def lay_out(scenario: Scenario, work: Path) -> list[str]:
     """Write roster, configurations and identities of a scenario into a folder; return the parties' names."""
     parties = scenario.ordered
     addresses = free_addresses(len(parties))
+    trust = TrustStore(work / "trust", dev=True)
     roster = []
     for party, address in zip(parties, addresses, strict=True):
-        create_identity(party.name, work / party.name / "identity")
-        roster.append(
-            {
-                "name": party.name,
-                "address": address,
-                "certificate": f"{party.name}/identity/{CERTIFICATE_FILE}",
-                "computing": party.computing,
-                "silo": party.mapping is not None,
-            }
-        )
+        card = create_identity(party.name, work / party.name / "identity", address=address, dev=True).card
+        trust.add(card, typed=card.fingerprint)
+        roster.append({"name": party.name, "computing": party.computing, "silo": party.mapping is not None})
     _write(work / "roster.json", {"party": roster})
     for party in parties:
         config: dict[str, Any] = {
@@ -135,6 +133,8 @@ def lay_out(scenario: Scenario, work: Path) -> list[str]:
             "roster": "../roster.json",
             "codebook": str(scenario.path(scenario.codebook)),
             "identity": "identity",
+            "trust": "../trust",
+            "dev": True,
             "policy": (party.policy or scenario.policy).model_dump(),
             "deadlines": scenario.deadlines.model_dump(),
         }
@@ -225,8 +225,9 @@ def _distance(reason: str) -> int:
 def _collect(names: list[str], work: Path, outcomes: dict[str, Event]) -> Simulated:
     folders = [work / name / "out" for name in names]
     releases = [json.loads((folder / "release.json").read_text()) for folder in folders]
-    for name, release in zip(names, releases, strict=True):
-        if release != releases[0]:
+    receipts = [json.loads((folder / "receipt.json").read_text()) for folder in folders]
+    for name, release, receipt in zip(names, releases, receipts, strict=True):
+        if release != releases[0] or receipt != receipts[0]:
             raise IntegrityError(f"{name} published another release than {names[0]}")
     files = {path.name: path.read_text() for path in sorted(folders[0].iterdir())}
-    return Simulated(releases[0], files, {name: outcomes[name]["usage"] for name in names})
+    return Simulated(releases[0], receipts[0], files, {name: outcomes[name]["usage"] for name in names})

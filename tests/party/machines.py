@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.scenario.simulate import free_addresses
 from mpc_engine.silo.register import register
-from mpc_engine.transport.tls import create_identity
 
 ROOT = Path(__file__).parent.parent.parent
 ENGINE = [sys.executable, "-m", "mpc_engine.cli.main"]
@@ -201,19 +201,20 @@ def make_study(
     } | dict(documents or {})
     names = [f"p{number}" for number in range(1, len(silos) + 1)]
     addresses = free_addresses(len(silos))
-    certificates = {}
-    for name in names:
+    cards = []
+    for name, address in zip(names, addresses, strict=True):
         (folder / name).mkdir(parents=True)
-        certificates[name] = create_identity(name, folder / name / "identity").certificate.pem
+        cards.append(create_identity(name, folder / name / "identity", address=address).card)
     entries = [
-        f'[[party]]\nname = "{name}"\naddress = "{address}"\ncertificate = "{name}.pem"\n'
-        f"silo = {str(silo).lower()}\n"
-        for name, address, silo in zip(names, addresses, silos, strict=True)
+        f'[[party]]\nname = "{name}"\nsilo = {str(silo).lower()}\n'
+        for name, silo in zip(names, silos, strict=True)
     ]
     for name, silo in zip(names, silos, strict=True):
         home = folder / name
-        for other, pem in certificates.items():
-            (home / f"{other}.pem").write_bytes(pem)
+        trust = TrustStore(home / "trust")
+        for card in cards:
+            if card.name != name:
+                trust.add(card, typed=card.fingerprint)
         (home / "roster.toml").write_text("\n".join(entries))
         for document in ("codebook.toml", "query.toml", *(("mapping.toml", "rows.csv") if silo else ())):
             (home / document).write_text(texts[document])

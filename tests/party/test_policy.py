@@ -11,8 +11,7 @@ import pytest
 from mpc_engine.documents import parse
 from mpc_engine.dp import Rule, publication_probability
 from mpc_engine.errors import DocumentError, PolicyError
-from mpc_engine.party.config import PolicyDocument
-from mpc_engine.party.session import Policy
+from mpc_engine.party.policy import Policy, PolicyDocument
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.groups import Groups, Tally
 from tests.world import release
@@ -83,3 +82,88 @@ def test_a_policy_document_names_presets_that_exist_and_a_chance(tmp_path: Path)
     for wrong in ({"presets": ["kaplan"]}, {"presets": []}, {"greatest_chance_for_nobody": "1.5"}):
         with pytest.raises(DocumentError):
             parse(fields | wrong, PolicyDocument, "policy")
+
+
+LEAST = {"greatest_epsilon": "1", "least_threshold": 5}
+
+
+def document(**keys: object) -> Policy:
+    """Return the policy of a table with these keys beside the required ones."""
+    return parse(LEAST | keys, PolicyDocument, "policy").policy()
+
+
+def test_presets_are_a_list_or_a_table_and_approval_holds_for_the_rest() -> None:
+    assert document().approval_of("mean") == "auto"
+    assert document(approval="manual").approval_of("mean") == "manual"
+    listed = document(presets=["count", "mean"])
+    assert [listed.approval_of(name) for name in ("count", "mean", "survival")] == ["auto", "auto", "never"]
+    assert document(presets=["count"], approval="manual").approval_of("count") == "manual"
+    table = document(presets={"count": "auto", "mean": "manual", "survival": "never"}, approval="manual")
+    found = [table.approval_of(name) for name in ("count", "mean", "survival", "crosstab")]
+    assert found == ["auto", "manual", "never", "never"]
+
+
+def test_columns_make_the_others_unusable_unless_it_says_otherwise() -> None:
+    assert document().columns is None and document().other_columns
+    assert not document(columns={"age": ["group"]}).other_columns
+    assert document(columns={"age": []}, other_columns="all").other_columns
+
+
+def test_budgets_are_exact_and_none_gives_nothing() -> None:
+    budget = document(
+        budget={
+            "epsilon": "10",
+            "delta": "1e-5",
+            "per_analyst": "0.1",
+            "projects": {"wilms": "3.000001"},
+            "other_projects": "none",
+        }
+    ).budget
+    assert (budget.epsilon, budget.delta) == (Fraction(10), Fraction(1, 10**5))
+    assert budget.per_analyst == Fraction(1, 10)
+    assert budget.projects == {"wilms": Fraction(3_000_001, 10**6)}
+    assert budget.other_projects == 0
+    assert document().budget.epsilon is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"presets": "count"}, "list of presets"),
+        ({"presets": {"count": "maybe"}}, "presets.count"),
+        ({"presets": [["count"]]}, "list of presets"),
+        ({"columns": {"age": ["by"]}}, "columns.age[0]"),
+        ({"other_columns": "never"}, "other_columns"),
+        ({"budget": {"epsilon": 10}}, "budget.epsilon"),
+        ({"budget": {"epsilon": "0.0000001"}}, "amount of ε"),
+        ({"budget": {"epsilon": "-1"}}, "amount of ε"),
+        ({"budget": {"projects": {"a b": "1"}}}, "budget.projects"),
+        ({"finest_bin": {"age": 0}}, "finest_bin.age"),
+        ({"most_cells": 0}, "most_cells"),
+        ({"engines": ["1.0"]}, "engines[0]"),
+        ({"analysts": "all"}, "analysts"),
+        ({"aproval": "manual"}, "aproval"),
+    ],
+)
+def test_a_broken_rule_is_named(keys: dict[str, object], words: str) -> None:
+    with pytest.raises(DocumentError) as refused:
+        document(**keys)
+    assert words in str(refused.value)
+
+
+def test_whose_requests_are_taken_depends_on_the_role_unless_stated() -> None:
+    assert document().accepts_of(silo=True) == "enrolled"
+    assert document().accepts_of(silo=False) == "any"
+    assert document(analysts="any").accepts_of(silo=True) == "any"
+
+
+def test_a_policy_survives_being_written_down() -> None:
+    keys: dict[str, object] = {
+        "presets": {"count": "auto", "mean": "manual", "survival": "never"},
+        "columns": {"age": ["group"]},
+        "finest_bin": {"age": 5},
+        "budget": {"epsilon": "10", "projects": {"wilms": "3"}},
+    }
+    for given in ({}, {"presets": ["count"]}, keys):
+        read = parse(LEAST | given, PolicyDocument, "policy")
+        assert parse(read.model_dump(), PolicyDocument, "policy").policy() == read.policy()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mpc_engine.identity import load_card
 from mpc_engine.party.config import load_config
 from mpc_engine.scenario.simulate import free_addresses
 from tests.party.machines import ROOT, Command, engine, start, values_of
@@ -35,7 +36,11 @@ def commands() -> list[list[str]]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the repository has for the parties, with free ports."""
     folder = tmp_path_factory.mktemp("clone")
-    shutil.copytree(ROOT / "parties", folder / "parties", ignore=shutil.ignore_patterns("identity", "data"))
+    shutil.copytree(
+        ROOT / "parties",
+        folder / "parties",
+        ignore=shutil.ignore_patterns("identity", "data", "trust", "state"),
+    )
     shutil.copytree(ROOT / "scenarios", folder / "scenarios")
     shutil.copytree(ROOT / "data" / "wilms", folder / "data" / "wilms")
     roster = folder / "parties/roster.toml"
@@ -51,7 +56,13 @@ def runs(clone: Path) -> dict[str, Command]:
     """What the three parties did when the README's commands were run, the last three at the same time."""
     *before, uk, us, helper = commands()
     for arguments in before:
-        command = engine(clone, *arguments)
+        # The fingerprint is what the operator is told by telephone.
+        told = [
+            f"--fingerprint={load_card(clone / word).fingerprint[-8:]}"
+            for word in arguments
+            if arguments[1:3] == ["trust", "add"] and word.endswith("card.json")
+        ]
+        command = engine(clone, *arguments, *told)
         assert command.process.returncode == 0, command.err
     started = {
         name: start(clone, *arguments, name=name)
@@ -75,7 +86,7 @@ def test_a_configuration_loads_and_is_prudent(name: str) -> None:
 def test_all_parties_publish_the_same_files(clone: Path, runs: dict[str, Command]) -> None:
     for name, command in runs.items():
         assert command.process.returncode == 0, f"{name}: {command.err}"
-    released = ("release.json", "cells.csv", "openings.json")
+    released = ("release.json", "cells.csv", "openings.json", "receipt.json")
     presented = ("table.csv", "result.json", "plot.png", "explanation.txt")
     for file in (*released, *presented):
         contents = {(clone / "out" / name / file).read_bytes() for name in PARTIES}
@@ -97,7 +108,9 @@ def test_the_release_is_the_truth_but_for_noise(clone: Path, runs: dict[str, Com
 
 
 def test_keys_and_records_stay_private(clone: Path, runs: dict[str, Command]) -> None:
-    for path in [*clone.glob("parties/*/identity/key.pem"), *clone.glob("parties/*/data/*")]:
+    keys = [*clone.glob("parties/*/identity/key.pem"), *clone.glob("parties/*/identity/signing.pem")]
+    assert len(keys) == 6
+    for path in [*keys, *clone.glob("parties/*/data/*")]:
         assert path.stat().st_mode & 0o077 == 0, path
     assert len(list(clone.glob("parties/*/data/registration.json"))) == 2
 

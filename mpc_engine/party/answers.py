@@ -1,0 +1,313 @@
+"""What a party answers to analysts' programs, method by method; see :mod:`mpc_engine.party.messages`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from fractions import Fraction
+from typing import Literal, TypeVar
+
+from mpc_engine.documents import Document, canonical
+from mpc_engine.dp import Rule
+from mpc_engine.errors import (
+    DocumentError,
+    EngineError,
+    RequestStateError,
+    UnknownCertificateError,
+    UnknownRequestError,
+    catalogue,
+)
+from mpc_engine.identity import Analyst
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.rows import RequestRow
+from mpc_engine.party.account import charge_of
+from mpc_engine.party.desk import Desk, submission_of
+from mpc_engine.party.encoding import read_message
+from mpc_engine.party.judgement import Judgement, agreed_plan, judge
+from mpc_engine.party.lines import Notice
+from mpc_engine.party.messages import (
+    About,
+    Amounts,
+    CostAnswer,
+    CostQuestion,
+    Decided,
+    Decision,
+    Nothing,
+    PartiesAnswer,
+    PartyEntry,
+    PlanOutline,
+    PolicyQuestion,
+    Progress,
+    Remaining,
+    Status,
+    Statuses,
+    Submission,
+    Submitted,
+    WaitFor,
+)
+from mpc_engine.party.notices import Notices
+from mpc_engine.party.overview import title_of
+from mpc_engine.party.runner import Runner
+from mpc_engine.party.situation import Situation
+from mpc_engine.release.plan import Plan
+from mpc_engine.runtime.switchboard import Switchboard
+
+M = TypeVar("M", bound=Document)
+Role = Literal["silo and computing party", "helper", "input-only silo"]
+MOST_LISTED = 1000
+
+
+class Answers:
+    """Answers analysts. `changes` is set, and replaced, whenever something that they see has changed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        desk: Desk,
+        runner: Runner,
+        notices: Notices,
+        switchboard: Switchboard,
+        situation: Callable[[], Situation],
+    ) -> None:
+        self._ledger, self._desk, self._runner, self._notices = ledger, desk, runner, notices
+        self._switchboard, self._situation = switchboard, situation
+        self._changes = asyncio.Event()
+        self._methods: Mapping[str, Callable[[Analyst, str, bytes], Awaitable[Document | bytes]]] = {
+            "Submit": self._submit,
+            "Status": self._status,
+            "List": self._list,
+            "Wait": self._wait,
+            "Withdraw": self._withdraw,
+            "Result": self._result,
+            "Cost": self._cost,
+            "Policy": self._policy,
+            "Parties": self._parties,
+        }
+
+    def changed(self) -> None:
+        """Wake those who wait."""
+        self._changes.set()
+        self._changes = asyncio.Event()
+
+    async def answer(self, certificate: str, method: str, content: bytes) -> bytes:
+        """Answer a call of the analyst whose certificate has this fingerprint. Raises EngineError."""
+        analyst, card = self._who(certificate)
+        answered = await self._methods[method](analyst, card, content)
+        return answered if isinstance(answered, bytes) else canonical(answered.model_dump(by_alias=True))
+
+    # --- methods ------------------------------------------------------------------------------------
+
+    async def _submit(self, analyst: Analyst, card: str, content: bytes) -> Submitted:
+        submission = read_message(content, Submission)
+        submission.verify()
+        if submission.analyst.fingerprint != card:
+            raise UnknownCertificateError("the request carries another card than the one that is used here")
+        submission.asked()
+        row, known = self._desk.submit(submission)
+        return Submitted(status=self._about(row), known=known)
+
+    async def _status(self, analyst: Analyst, card: str, content: bytes) -> Status:
+        return self._about(self._request(analyst, read_message(content, About).id))
+
+    async def _list(self, analyst: Analyst, card: str, content: bytes) -> Statuses:
+        read_message(content, Nothing)
+        rows = [row for each in analyst.cards for row in self._ledger.requests(analyst=each.fingerprint)]
+        rows.sort(key=lambda row: row.received, reverse=True)
+        return Statuses(requests=tuple(self._about(row) for row in rows[:MOST_LISTED]))
+
+    async def _wait(self, analyst: Analyst, card: str, content: bytes) -> Status:
+        wanted = read_message(content, WaitFor)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wanted.timeout_s
+        while True:
+            changes = self._changes
+            status = self._about(self._request(analyst, wanted.id))
+            left = until - loop.time()
+            if status.mark != wanted.seen or left <= 0:
+                return status
+            try:
+                async with asyncio.timeout(left):
+                    await changes.wait()
+            except TimeoutError:
+                pass
+
+    async def _withdraw(self, analyst: Analyst, card: str, content: bytes) -> Status:
+        row = self._request(analyst, read_message(content, About).id)
+        return self._about(self._desk.withdraw(row.id))
+
+    async def _result(self, analyst: Analyst, card: str, content: bytes) -> bytes:
+        row = self._request(analyst, read_message(content, About).id)
+        release = None if row.ticket is None else self._ledger.release(row.ticket)
+        receipt = None if row.ticket is None else self._ledger.receipt(row.ticket)
+        if row.state != "RELEASED" or release is None or receipt is None:
+            raise RequestStateError(f"the request is {row.state}; there is no result to fetch")
+        return b'{"release":' + release + b',"receipt":' + receipt + b"}"
+
+    async def _cost(self, analyst: Analyst, card: str, content: bytes) -> CostAnswer:
+        question = read_message(content, CostQuestion)
+        here, query = self._situation(), question.asked()
+        proposal = here.proposal(query, question.codebook)
+        plan = agreed_plan(proposal, {**self._notices.thresholds(), here.name: here.policy.least_threshold})
+        own = judge(
+            here.policy,
+            query,
+            here.codebook,
+            proposal,
+            name=here.name,
+            analyst=analyst.name,
+            project=question.project,
+            terms=analyst.terms,
+            silo=here.silo,
+            thresholds=self._notices.thresholds(),
+        )
+        notices = {name: self._notices.of(name) for name in here.names.values()}
+        rule, epsilon = Rule(query.privacy.rule).value, query.privacy.epsilon_exact
+        verdicts = {
+            name: _own_verdict(own) if name == here.name else _verdict(notice, query.preset, rule, epsilon)
+            for name, notice in notices.items()
+        }
+        remaining = {
+            name: _remaining(notice, question.project, analyst.name) for name, notice in notices.items()
+        }
+        return CostAnswer(
+            plan=PlanOutline.of(plan),
+            cost=Amounts.of(charge_of(plan.guarantee)),
+            remaining=remaining,
+            verdicts=verdicts,
+        )
+
+    async def _policy(self, analyst: Analyst, card: str, content: bytes) -> Document:
+        party = read_message(content, PolicyQuestion).party
+        notice = self._notices.of(party) if party in self._situation().names.values() else None
+        if notice is None:
+            raise DocumentError(f"{party}: no party of this name has published its policy here yet")
+        return notice.published
+
+    async def _parties(self, analyst: Analyst, card: str, content: bytes) -> PartiesAnswer:
+        read_message(content, Nothing)
+        here = self._situation()
+        entries = []
+        for number, member in enumerate(here.directory.members, start=1):
+            notice = self._notices.of(member.name)
+            policy = {} if notice is None else notice.published.policy
+            role: Role = "input-only silo"
+            if member.computing:
+                role = "silo and computing party" if member.silo else "helper"
+            entries.append(
+                PartyEntry(
+                    name=member.name,
+                    role=role,
+                    connected=number == here.number or self._switchboard.connected(number),
+                    engine=str(policy.get("engine", {}).get("version", "")),
+                    snapshot=str(policy.get("snapshot", "")),
+                    card="" if notice is None else notice.published.card,
+                )
+            )
+        return PartiesAnswer(asked=here.name, parties=tuple(entries))
+
+    # --- within -------------------------------------------------------------------------------------
+
+    def _who(self, certificate: str) -> tuple[Analyst, str]:
+        """Return the enrolled analyst, and the card, that a certificate belongs to."""
+        for fingerprint, analyst in self._situation().analysts.items():
+            for card in analyst.cards:
+                if card.fingerprint == fingerprint and card.certificate_fingerprint == certificate:
+                    return analyst, fingerprint
+        raise UnknownCertificateError("this certificate belongs to no analyst who is enrolled here")
+
+    def _request(self, analyst: Analyst, request: str) -> RequestRow:
+        row = self._ledger.request(request)
+        if row is None or row.analyst not in {card.fingerprint for card in analyst.cards}:
+            raise UnknownRequestError("you have no request with this id here")
+        return row
+
+    def _about(self, row: RequestRow) -> Status:
+        here = self._situation()
+        query = submission_of(row.body).asked()
+        decisions = self._ledger.decisions(row.id)
+        parties = {}
+        for name in here.names.values():
+            decision = decisions.get(name)
+            if decision is None:
+                parties[name] = Decided(decision="waiting")
+            else:
+                word: Decision = "approved" if decision.verdict == "approved" else "rejected"
+                parties[name] = Decided(decision=word, reason=decision.detail[:4000])
+        classes = {cls.reason: cls for cls in catalogue()}
+        sessions = self._ledger.sessions_of(row.id)
+        running = [each for each in sessions if each.ticket in self._runner.phases]
+        progress = None
+        if running:
+            phase = self._runner.phases[running[-1].ticket]
+            progress = Progress(phase=phase, since=running[-1].changed)  # type: ignore[arg-type]
+        available = row.state == "RELEASED" and row.ticket is not None
+        charge = charge_of(self._plan(row).guarantee)
+        return Status(
+            id=row.id,
+            state=row.state,
+            reason=row.reason if row.state in ("RETURNED", "REJECTED") else "",
+            detail=row.detail[:4000],
+            next_step=classes[row.reason].next_step if row.reason in classes else "",
+            title=title_of(query),
+            key=row.key,
+            project=row.project,
+            parties=parties,
+            waiting_for=tuple(self._waiting(row, parties)),
+            progress=progress,
+            ticket=row.ticket,
+            cost=Amounts.of(charge),
+            release_available=available,
+            receipt_complete=available,
+            times={"SUBMITTED": row.received, row.state: row.changed},
+        )
+
+    def _plan(self, row: RequestRow) -> Plan:
+        here = self._situation()
+        submission = submission_of(row.body)
+        proposal = here.proposal(submission.asked(), submission.codebook)
+        return agreed_plan(proposal, {here.name: here.policy.least_threshold})
+
+    def _waiting(self, row: RequestRow, parties: Mapping[str, Decided]) -> list[str]:
+        """Say what must happen before the request can go on."""
+        here = self._situation()
+        if row.state in ("SUBMITTED", "PARTIALLY_REVIEWED"):
+            names = [name for name, decided in parties.items() if decided.decision == "waiting"]
+            return [f"{name} to decide" for name in names]
+        if row.state in ("REVIEWED", "APPROVED"):
+            down = [here.names[peer] for peer in here.peers if not self._switchboard.connected(peer)]
+            return [f"the line to {name}" for name in down] or ["its session"]
+        return []
+
+
+def _own_verdict(judgement: Judgement) -> str:
+    if judgement.verdict == "refused":
+        return f"would be refused: {judgement.reasons[0]}"
+    return "needs an operator" if judgement.verdict == "manual" else "would be approved automatically"
+
+
+def _verdict(notice: Notice | None, preset: str, rule: str, epsilon: Fraction) -> str:
+    """Return what another party's published policy says of a request, as far as it tells."""
+    if notice is None:
+        return "not known: the party has not been connected yet"
+    policy = notice.published.policy
+    try:
+        approval = policy["presets"][preset]
+        if approval == "never":
+            return f"would be refused: the preset {preset} is not allowed"
+        if rule not in policy["rules"]:
+            return f"would be refused: the rule {rule} is not allowed"
+        if epsilon > Fraction(policy["greatest_epsilon"]):
+            return f"would be refused: ε is at most {policy['greatest_epsilon']}"
+    except (KeyError, TypeError, ValueError, EngineError):
+        return "not known: the party publishes its policy in another form"
+    return "needs an operator" if approval == "manual" else "approved automatically, as far as published"
+
+
+def _remaining(notice: Notice | None, project: str, analyst: str) -> Remaining:
+    if notice is None:
+        return Remaining()
+    return Remaining(
+        dataset=notice.dataset,
+        project=notice.projects.get(project),
+        analyst=notice.analysts.get(analyst),
+    )

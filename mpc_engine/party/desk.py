@@ -1,0 +1,278 @@
+"""The front desk: requests as they come in, what each party decides about them, and what becomes of them.
+
+Requests and decisions travel by way of the sequencer, party 1: every party sends it its own, and it passes
+them on to all. Each party acts on nothing but its own decision; the others' are for people to see, and
+for the sequencer to know when to begin. What has become of a request is for the sequencer alone to say, so
+that all say the same; but for a release, which a party has when it holds all signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mpc_engine.documents import canonical
+from mpc_engine.errors import (
+    PolicyError,
+    ProtocolOrderError,
+    RequestStateError,
+    UnknownRequestError,
+)
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow, Verdict
+from mpc_engine.ledger.transaction import Transaction
+from mpc_engine.party.encoding import read_message
+from mpc_engine.party.judgement import Judgement
+from mpc_engine.party.lines import Opinion, Passed, Settled
+from mpc_engine.party.messages import Submission
+from mpc_engine.party.post import Post
+from mpc_engine.party.situation import Situation
+
+SEQUENCER = 1
+"""The party that puts sessions in order; it always computes, and is connected with everybody."""
+MOST_OPEN = 1000
+"""Most requests that are open at a time; more would only wait."""
+
+
+def submission_of(body: bytes) -> Submission:
+    """Return a request from its body as it came. Raises DocumentError."""
+    return read_message(body, Submission, "request")
+
+
+class Desk:
+    """One party's requests.
+
+    Args:
+        situation: returns what the party is and may do at present.
+        thresholds: returns the least k of each party that has published it, by name.
+        stop: told the id of a request that was withdrawn or refused: its session must end, if it still can.
+        changed: called when something that people see has changed.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        post: Post,
+        situation: Callable[[], Situation],
+        thresholds: Callable[[], Mapping[str, int]],
+        stop: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._ledger, self._post = ledger, post
+        self._situation, self._thresholds = situation, thresholds
+        self._stop, self._changed = stop, changed
+        self._withdrawn: set[str] = set()
+        post.handle({"request": self._passed, "opinion": self._opinion, "settled": self._settled}, {})
+
+    # --- from people --------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> tuple[RequestRow, bool]:
+        """Take a verified request in and return it, and whether it was here already.
+
+        Raises the PolicyError of a policy that refuses it, before anything is stored; IdempotencyError for
+        a key that was used for another question.
+        """
+        here = self._situation()
+        known = self._ledger.request(submission.request_id)
+        judgement = self.judge(submission)
+        if known is None:
+            judgement.check()
+            if len(self._ledger.requests(states=OPEN_REQUEST)) >= MOST_OPEN:
+                raise RequestStateError(f"{MOST_OPEN} requests are open at {here.name}; none is taken in now")
+        body = canonical(submission.model_dump(by_alias=True))
+        with self._post.transaction() as tx:
+            row = self._take_in(tx, submission, body, here.name)
+            if known is None:
+                self._pass_on(tx, Passed(body=body.decode(), received_from=here.name), here.number)
+                self._decide_by_policy(tx, row, judgement)
+        return self._current(row.id), known is not None
+
+    def judge(self, submission: Submission) -> Judgement:
+        """Return what this party's policy says of a request."""
+        return self._situation().judge(submission, self._thresholds())
+
+    def decide(self, request: str, verdict: Verdict, by: str, detail: str = "") -> RequestRow:
+        """Record this party's operator's decision. Raises RequestStateError when there is nothing to decide."""
+        row = self._current(request)
+        if row.state not in OPEN_REQUEST:
+            raise RequestStateError(f"the request is {row.state}; there is nothing to decide any more")
+        reason = "" if verdict == "approved" else "REQUEST_DECLINED"
+        with self._post.transaction() as tx:
+            self._decide(tx, request, verdict, reason, detail, by)
+        return self._current(request)
+
+    def withdraw(self, request: str, detail: str = "") -> RequestRow:
+        """Withdraw a request, unless its session has committed here or it has ended otherwise.
+
+        It is withdrawn when the sequencer says so; until then no session of it is begun here any more.
+        Raises RequestStateError.
+        """
+        row = self._current(request)
+        if row.state == "WITHDRAWN":
+            return row
+        if row.state not in OPEN_REQUEST:
+            raise RequestStateError(f"the request is {row.state} and cannot be withdrawn")
+        attempts = self._ledger.sessions_of(request)
+        if any(each.state not in ("RESERVED", "COMPUTING", "ABORTED") for each in attempts):
+            raise RequestStateError("its release is being opened; it cannot be withdrawn any more")
+        here = self._situation()
+        settled = Settled(request=request, state="WITHDRAWN", detail=detail)
+        with self._post.transaction() as tx:
+            if here.number == SEQUENCER:
+                self.settle(tx, settled)
+            elif request not in self._withdrawn:
+                self._withdrawn.add(request)
+                self._post.post(tx, SEQUENCER, settled)
+                self._post.afterwards(lambda: self._stop(request))
+                self._post.afterwards(self._changed)
+        return self._current(request)
+
+    def check_wanted(self, request: str) -> None:
+        """Raise RequestStateError if a request is being withdrawn here."""
+        if request in self._withdrawn:
+            raise RequestStateError("the request is being withdrawn")
+
+    # --- for the rest of the party ------------------------------------------------------------------
+
+    def settle(self, tx: Transaction, settled: Settled) -> None:
+        """Bring a request to its end, or to APPROVED; the sequencer lets all others know."""
+        here = self._situation()
+        row = self._ledger.request(settled.request)
+        if row is None:
+            raise UnknownRequestError("there is no such request")
+        if row.state not in OPEN_REQUEST:
+            return
+        tx.settle(settled.request, settled.state, settled.reason, settled.detail, settled.ticket)
+        if settled.state in ("RETURNED", "REJECTED", "WITHDRAWN"):
+            self._post.afterwards(lambda: self._stop(settled.request))
+        self._post.afterwards(self._changed)
+        if here.number == SEQUENCER:
+            self._pass_on(tx, settled, SEQUENCER)
+
+    # --- from peers ---------------------------------------------------------------------------------
+
+    def _passed(self, tx: Transaction, sender: int, passed: Passed) -> None:
+        """A request that another party took in."""
+        here = self._situation()
+        own = here.names[sender] == passed.received_from
+        self._post.check_sender(sender, own if here.number == SEQUENCER else sender == SEQUENCER)
+        submission = submission_of(passed.body.encode())
+        submission.verify()
+        row = self._take_in(tx, submission, passed.body.encode(), passed.received_from)
+        if here.number == SEQUENCER:
+            self._pass_on(tx, passed, sender)
+        self._decide_by_policy(tx, row, self.judge(submission))
+
+    def _opinion(self, tx: Transaction, sender: int, opinion: Opinion) -> None:
+        """Another party's decision."""
+        here = self._situation()
+        own = here.names[sender] == opinion.party
+        self._post.check_sender(sender, own if here.number == SEQUENCER else sender == SEQUENCER)
+        if opinion.party == here.name or opinion.party not in here.names.values():
+            raise ProtocolOrderError("a decision of nobody on the roster")
+        tx.decide(opinion.request, opinion.party, opinion.verdict, opinion.reason, opinion.detail, opinion.by)
+        if here.number == SEQUENCER:
+            self._pass_on(tx, opinion, sender)
+        self._review(tx, opinion.request)
+
+    def _settled(self, tx: Transaction, sender: int, settled: Settled) -> None:
+        """What the sequencer says has become of a request; to the sequencer, that one is withdrawn."""
+        if self._situation().number == SEQUENCER:
+            self._post.check_sender(sender, settled.state == "WITHDRAWN")
+            attempts = self._ledger.sessions_of(settled.request)
+            if all(each.state in ("RESERVED", "COMPUTING", "ABORTED") for each in attempts):
+                self.settle(tx, settled)
+            return
+        self._post.check_sender(sender, sender == SEQUENCER)
+        if settled.state == "RELEASED" and (
+            settled.ticket is None or not self._ledger.receipt(settled.ticket)
+        ):
+            return  # this party says so itself when it holds the release
+        self.settle(tx, settled)
+
+    # --- within -------------------------------------------------------------------------------------
+
+    def _take_in(
+        self, tx: Transaction, submission: Submission, body: bytes, received_from: str
+    ) -> RequestRow:
+        row = tx.submit(
+            id=submission.request_id,
+            analyst=submission.analyst.fingerprint,
+            analyst_name=submission.analyst.name,
+            key=submission.key,
+            project=submission.project,
+            body=body,
+            digest=submission.digest,
+            received_from=received_from,
+        )
+        self._post.afterwards(self._changed)
+        return row
+
+    def _decide_by_policy(self, tx: Transaction, row: RequestRow, judgement: Judgement) -> None:
+        """Decide at once where the policy can."""
+        if row.state not in OPEN_REQUEST or self._situation().name in self._ledger.decisions(row.id):
+            return
+        if judgement.verdict == "auto":
+            self._decide(tx, row.id, "approved")
+        elif judgement.verdict == "refused":
+            first = judgement.reasons[0]
+            verdict: Verdict = "rejected" if isinstance(first, PolicyError) else "returned"
+            self._decide(tx, row.id, verdict, first.reason, str(first))
+
+    def _decide(
+        self,
+        tx: Transaction,
+        request: str,
+        verdict: Verdict,
+        reason: str = "",
+        detail: str = "",
+        by: str = "",
+    ) -> None:
+        here = self._situation()
+        tx.decide(request, here.name, verdict, reason, detail, by)
+        opinion = Opinion(
+            request=request, party=here.name, verdict=verdict, reason=reason, detail=detail[:4000], by=by
+        )
+        self._pass_on(tx, opinion, here.number)
+        self._review(tx, request)
+
+    def _review(self, tx: Transaction, request: str) -> None:
+        """Bring a request to the state that the decisions give; its end is for the sequencer to say."""
+        here = self._situation()
+        decisions = self._ledger.decisions(request)
+        row = self._current(request)
+        self._post.afterwards(self._changed)
+        if row.state not in OPEN_REQUEST or row.state == "APPROVED":
+            return
+        against = [each for each in decisions.values() if each.verdict != "approved"]
+        complete = set(decisions) == set(here.names.values())
+        if here.number == SEQUENCER and against:
+            first = against[0]
+            self.settle(
+                tx,
+                Settled(
+                    request=request,
+                    state="REJECTED" if first.verdict == "rejected" else "RETURNED",
+                    reason=first.reason,
+                    detail=f"{first.party}: {first.detail}"[:4000],
+                ),
+            )
+        elif here.number == SEQUENCER and complete:
+            self.settle(tx, Settled(request=request, state="APPROVED"))
+        elif complete and not against:
+            if row.state != "REVIEWED":
+                tx.settle(request, "REVIEWED")
+        elif row.state != "PARTIALLY_REVIEWED":
+            tx.settle(request, "PARTIALLY_REVIEWED")
+
+    def _pass_on(self, tx: Transaction, message: Passed | Opinion | Settled, origin: int) -> None:
+        """Post a message to the sequencer, or from it to everybody but where it came from."""
+        here = self._situation()
+        for peer in here.peers if here.number == SEQUENCER else (SEQUENCER,):
+            if peer != origin:
+                self._post.post(tx, peer, message)
+
+    def _current(self, request: str) -> RequestRow:
+        row = self._ledger.request(request)
+        if row is None:
+            raise UnknownRequestError("there is no such request")
+        return row

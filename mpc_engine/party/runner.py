@@ -1,0 +1,338 @@
+"""The sessions of one party: begun, run up to the commit, and handed on to be published, or ended.
+
+Up to its commit a session lives in one task and dies with it: its hold is given back, and it is never run
+again. What follows the commit is in :mod:`mpc_engine.party.publishing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from mpc_engine.documents import digest
+from mpc_engine.errors import (
+    DataError,
+    DocumentError,
+    EngineError,
+    LedgerBrokenError,
+    LocalComputeError,
+    RequestStateError,
+    SessionTimeoutError,
+    SnapshotMismatchError,
+    StoppedError,
+    UnknownRequestError,
+)
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.rows import HOLDING, OPEN_REQUEST, PUBLISHING
+from mpc_engine.ledger.sealing import Sealing
+from mpc_engine.ledger.transaction import Transaction
+from mpc_engine.party.account import charge_of
+from mpc_engine.party.desk import SEQUENCER, Desk, submission_of
+from mpc_engine.party.failpoints import reach
+from mpc_engine.party.journal import Journal
+from mpc_engine.party.judgement import agreed_plan
+from mpc_engine.party.lines import Begin, Declined, Settled, Stored
+from mpc_engine.party.post import Post
+from mpc_engine.party.proposal import Proposal
+from mpc_engine.party.publishing import CONTROL_ALLOWANCE, Ended, Publishing, error_of, link_name
+from mpc_engine.party.record import Record
+from mpc_engine.party.session import Session
+from mpc_engine.party.situation import Counter, Situation
+from mpc_engine.release.plan import Plan
+from mpc_engine.runtime.link import Link
+from mpc_engine.runtime.switchboard import Switchboard
+from mpc_engine.transport.control import Agree
+
+
+def question_of(proposal: Proposal, plan: Plan, snapshots: Mapping[str, str]) -> str:
+    """Return the digest of all that a release follows from: the plan, and the snapshots by silo."""
+    return digest({"plan": plan.digest, "snapshots": dict(sorted(snapshots.items()))})
+
+
+class Runner:
+    """Runs one party's sessions."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        keys: Sealing,
+        post: Post,
+        desk: Desk,
+        switchboard: Switchboard,
+        counter: Counter,
+        situation: Callable[[], Situation],
+        journal: Journal,
+        thresholds: Callable[[], Mapping[str, int]],
+        ended: Ended,
+        changed: Callable[[], None],
+    ) -> None:
+        self._ledger, self._keys, self._post, self._desk = ledger, keys, post, desk
+        self._switchboard, self._counter, self._situation = switchboard, counter, situation
+        self._journal, self._thresholds = journal, thresholds
+        self._ended, self._changed = ended, changed
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._why: dict[str, EngineError] = {}
+        self._stopping = False
+        self.phases: dict[str, str] = {}
+        """By ticket, the phase of each session that runs."""
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        """Told of what no session survives: a ledger that failed."""
+        self.publishing = Publishing(
+            ledger, keys, post, switchboard, situation, journal, self._record, ended, self._phase
+        )
+        post.handle({}, {"begin": self._begin, "declined": self._declined})
+
+    # --- beginning ----------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Tickets of the sessions that run here."""
+        return frozenset(self._tasks)
+
+    def resume(self) -> None:
+        """After a start: end what cannot go on, go on with what was committed, destroy keys of no use."""
+        for row in self._ledger.sessions(*HOLDING):
+            with self._post.transaction() as tx:
+                tx.abort(row.ticket, StoppedError.reason, "the party was stopped")
+        publishing = self._ledger.sessions(*PUBLISHING)
+        for ticket in self._keys.tickets() - {row.ticket for row in publishing}:
+            self._keys.shred(ticket)
+        for row in publishing:
+            self._start(row.ticket, self.publishing.run(row.ticket))
+
+    def begin(self, begin: Begin) -> None:
+        """Reserve and begin a session. Raises EngineError; nothing has been begun then."""
+        reach("begin")
+        here = self._situation()
+        if self._stopping:
+            raise StoppedError(f"{here.name} is shutting down")
+        row = self._ledger.request(begin.request)
+        if row is None:
+            raise UnknownRequestError("there is no such request here")
+        own = self._ledger.decisions(row.id).get(here.name)
+        if row.state not in OPEN_REQUEST or own is None or own.verdict != "approved":
+            raise RequestStateError(f"the request is {row.state} at {here.name}, which has not approved it")
+        self._desk.check_wanted(row.id)
+        submission = submission_of(row.body)
+        self._desk.judge(submission).check()  # the policy may have changed since
+        query = submission.asked()
+        proposal = here.proposal(query, submission.codebook)
+        plan = agreed_plan(proposal, {**self._thresholds(), here.name: here.policy.least_threshold})
+        limits = here.limits(row.analyst, row.analyst_name, row.project)
+        with self._post.transaction() as tx:
+            tx.reserve(
+                begin.ticket,
+                request=row.id,
+                question=begin.question,
+                charge=charge_of(plan.guarantee),
+                scopes=[limit.scope for limit in limits],
+                limits=limits,
+            )
+        reach("reserved")
+        self._journal("session.reserved", ticket=begin.ticket, request=row.id)
+        self._start(begin.ticket, self._attempt(begin, proposal, plan))
+
+    def _begin(self, sender: int, begin: Begin) -> None:
+        """The sequencer begins a session."""
+        self._post.check_sender(sender, sender == SEQUENCER)
+        try:
+            self.begin(begin)
+        except EngineError as error:
+            self._decline(begin.ticket, error)
+
+    def _decline(self, ticket: str, error: EngineError) -> None:
+        here = self._situation()
+        self._journal("session.declined", ticket=ticket, reason=error.reason)
+        if here.number != SEQUENCER:
+            told = f"{here.name}: {_public(error)}"[:4000]
+            self._post.say(SEQUENCER, Declined(ticket=ticket, reason=error.reason, detail=told))
+
+    def _declined(self, sender: int, declined: Declined) -> None:
+        """Another party does not take part: end the session here, which ends it everywhere."""
+        self._post.check_sender(sender, self._situation().number == SEQUENCER)
+        self.fail(declined.ticket, error_of(declined.reason, declined.detail))
+
+    def fail(self, ticket: str, error: EngineError) -> None:
+        """End a session that has not committed here; one that has goes on."""
+        row = self._ledger.session(ticket)
+        task = self._tasks.get(ticket)
+        if task is not None and row is not None and row.state in HOLDING:
+            self._why.setdefault(ticket, error)
+            task.cancel()
+
+    def withdraw(self, request: str) -> None:
+        """End the sessions of a request that nobody waits for any more."""
+        for row in self._ledger.sessions_of(request):
+            self.fail(row.ticket, RequestStateError("the request was withdrawn or refused"))
+
+    async def stop(self, grace_s: float) -> None:
+        """End what has not committed, give the rest some time, and stop it: it goes on after a restart."""
+        self._stopping = True
+        for ticket in list(self._tasks):
+            self.fail(ticket, StoppedError(f"{self._situation().name} is shutting down"))
+        tasks = list(self._tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, ticket: str, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                pass
+            except LedgerBrokenError as error:
+                self.on_failure(error)
+            except Exception as error:
+                # A session never takes the party with it, unless the ledger has failed.
+                self._journal("session.failed", ticket=ticket, kind=type(error).__name__)
+                if self._ledger.broken:
+                    self.on_failure(error)
+            finally:
+                self._tasks.pop(ticket, None)
+                self.phases.pop(ticket, None)
+                self.publishing.forget(ticket)
+                self._changed()
+
+        self._tasks[ticket] = asyncio.get_running_loop().create_task(guarded())
+
+    # --- up to the commit ---------------------------------------------------------------------------
+
+    async def _attempt(self, begin: Begin, proposal: Proposal, plan: Plan) -> None:
+        """Run a session; if it commits, publish it to the end."""
+        ticket = begin.ticket
+        session: list[Session] = []
+        failure: EngineError | None = None
+        try:
+            async with asyncio.timeout(self._situation().deadlines.session_s) as limit:
+                await self._run(begin, proposal, plan, session, lambda: limit.reschedule(None))
+        except asyncio.CancelledError:
+            failure = self._why.pop(ticket, None) or StoppedError(f"{self._situation().name} was stopped")
+            if self._committed(session):
+                raise
+        except TimeoutError:
+            failure = SessionTimeoutError(
+                f"{self._situation().name} gave the session "
+                f"{self._situation().deadlines.session_s:g} s to its commit, and it took longer"
+            )
+        except EngineError as error:
+            failure = error
+        except Exception as error:
+            failure = LocalComputeError(f"{self._situation().name} failed: {type(error).__name__}")
+            self._journal("session.failed", ticket=ticket, kind=type(error).__name__)
+        self._why.pop(ticket, None)
+        if self._committed(session):
+            await self.publishing.run(ticket, failure)
+        elif failure is not None:
+            self._abort(ticket, failure)
+
+    def _committed(self, session: list[Session]) -> bool:
+        return bool(session) and session[0].committed is not None
+
+    async def _run(
+        self,
+        begin: Begin,
+        proposal: Proposal,
+        plan: Plan,
+        sessions: list[Session],
+        committed: Callable[[], None],
+    ) -> None:
+        """Count, agree, compute, commit, and publish over the same link."""
+        here, ticket = self._situation(), begin.ticket
+        deadlines = here.deadlines
+        self._phase(ticket, "reserve")
+        row = self._ledger.request(begin.request)
+        if row is None:
+            raise UnknownRequestError("there is no such request here")
+        query = submission_of(row.body).asked()
+        try:
+            counted = await self._counter.count(query, here.codebook)
+        except EngineError as error:
+            self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
+            self._journal("session.count_failed", ticket=ticket, reason=error.reason)
+            raise
+        except Exception as error:
+            self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
+            self._journal("session.count_failed", ticket=ticket, kind=type(error).__name__)
+            raise
+        reach("counted")
+
+        def check(agrees: Mapping[int, Agree], agreed: Plan) -> None:
+            snapshots = {here.names[n]: agree.snapshot_id for n, agree in agrees.items() if agree.snapshot_id}
+            if question_of(proposal, agreed, snapshots) != begin.question:
+                raise SnapshotMismatchError(
+                    "what the parties publish has changed since the session began: their records or least k"
+                )
+            reach("agreed")
+
+        self._phase(ticket, "connect")
+        async with self._switchboard.link(
+            link_name("session", ticket),
+            connect_timeout_s=deadlines.connect_s,
+            round_timeout_s=deadlines.round_s,
+            max_ahead_bytes=plan.sent_bytes // plan.computing + CONTROL_ALLOWANCE,
+        ) as link:
+            session = Session(
+                here.number,
+                proposal,
+                here.policy,
+                link,
+                counted.snapshot_id,
+                counted.sums,
+                here.credentials(counted.snapshot_id),
+                book=self._record(ticket),
+                ticket=bytes.fromhex(ticket),
+                check_agreed=check,
+                agree_timeout_s=deadlines.connect_s,
+                round_timeout_s=deadlines.round_s,
+                announce=lambda phase: self._phase(ticket, phase),
+            )
+            sessions.append(session)
+            try:
+                await session.compute()
+                committed()
+                self._journal("session.committed", ticket=ticket)
+                await session.publish()
+            except BaseException as error:
+                await _tell(session, link, error, self._why.get(ticket))
+                raise
+
+    def _record(self, ticket: str) -> Record:
+        here = self._situation()
+
+        def signed(tx: Transaction) -> None:
+            row = self._ledger.session(ticket)
+            for peer in here.peers:
+                self._post.post(tx, peer, Stored(ticket=ticket))
+            if row is not None and self._ledger.request(row.request) is not None:
+                self._desk.settle(tx, Settled(request=row.request, state="RELEASED", ticket=ticket))
+            self._post.afterwards(lambda: self._ended(ticket, "SIGNED", None))
+
+        return Record(ticket, self._ledger, self._keys, self._post, here.names, here.codebook, signed)
+
+    def _phase(self, ticket: str, phase: str) -> None:
+        self.phases[ticket] = phase
+        self._journal("session.phase", ticket=ticket, phase=phase)
+        if phase == "open":
+            reach("committed_sent")
+        self._changed()
+
+    def _abort(self, ticket: str, failure: EngineError) -> None:
+        self._keys.shred(ticket)
+        with suppress(EngineError), self._post.transaction() as tx:
+            tx.abort(ticket, failure.reason, _public(failure)[:1000])
+        self._journal("session.aborted", ticket=ticket, reason=failure.reason)
+        self._ended(ticket, "ABORTED", failure)
+
+
+async def _tell(session: Session, link: Link, error: BaseException, why: EngineError | None) -> None:
+    """Tell the peers why this party ends a session."""
+    await session.tell(why if why is not None and isinstance(error, asyncio.CancelledError) else error)
+
+
+def _public(error: EngineError) -> str:
+    """Return what others may read of a failure: nothing of this party's own files and records."""
+    return "see its own log" if isinstance(error, DataError | DocumentError) else str(error)

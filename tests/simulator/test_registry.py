@@ -1,0 +1,95 @@
+"""Three real parties through every kind of trouble; SIMULATOR_SEEDS says how many seeds (1,000 in CI)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpc_engine.runtime.link import MessageKey, Section
+from tests.simulator.operations import Op, Reproduction, reproductions
+from tests.simulator.registry import Registry, registries, sessions
+from tests.simulator.seeds import failure, run_seeds
+from tests.simulator.world import BrokenError, World
+
+SEEDS = int(os.environ.get("SIMULATOR_SEEDS", "60"))
+FIRST = int(os.environ.get("SIMULATOR_FIRST_SEED", "0"))
+KEPT = reproductions(Path(__file__).parent / "reproductions")
+
+
+def states(world: World, number: int) -> list[str]:
+    return [row.state for row in sessions(world, number)]
+
+
+def test_seeds() -> None:
+    found = run_seeds(registries, range(FIRST, FIRST + SEEDS))
+    assert found is None, found
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
+def test_what_once_failed(kept: Reproduction) -> None:
+    assert failure(registries, kept.seed, kept.ops) is None, kept.why
+
+
+def test_a_request_is_released_at_all_parties() -> None:
+    world = registries(1, [Op(1.0, "submit", 2, number=0), Op(60.0, "wait")])
+    world.run()
+    assert [states(world, number) for number in (1, 2, 3)] == [["RELEASED"]] * 3
+
+
+def test_an_opening_that_somebody_has_not_paid_for_is_seen() -> None:
+    world = registries(1, [Op(1.0, "submit", 2), Op(60.0, "wait")])
+    shares: list[tuple[MessageKey, bytes, bytes]] = []
+    real = world.watch
+    assert real is not None
+
+    def watch(sender: int, receiver: int, key: MessageKey, session: bytes, content: bytes) -> None:
+        real(sender, receiver, key, session, content)
+        if key.section is Section.VALUES and sender == 1:
+            shares.append((key, session, content))
+
+    world.watch = watch
+    world.run()
+    assert len(shares) == 2
+    key, session, content = shares[0]
+    with pytest.raises(BrokenError, match="two different shares"):
+        _again(world, lambda: real(1, 2, key, session, content + b"x"))
+    with pytest.raises(BrokenError, match="party 1 has not debited"):
+        _again(world, lambda: real(1, 2, key, bytes(16), content))
+
+
+def _again(world: World, look: Callable[[], None]) -> None:
+    world._broken = None
+    look()
+    world._check(settled=False, when="a look")
+
+
+def test_the_same_question_is_answered_once() -> None:
+    ops = [Op(1.0, "submit", 2), Op(60.0, "submit", 3, number=3), Op(60.0, "wait")]
+    world = registries(1, ops)
+    world.run()
+    assert states(world, 1) == ["RELEASED"]
+    station = world.stations[1]
+    assert isinstance(station, Registry)
+    assert [row.state for row in station.ledger.requests()] == ["RELEASED", "RELEASED"]
+
+
+@pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_pattern", "after_opened"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_party_killed_on_the_way(place: str, number: int) -> None:
+    ops = [
+        Op(1.0, "crash", number, number=1, place=place),
+        Op(1.0, "submit", 2),
+        Op(20.0, "wait"),
+        Op(0.0, "restart", number),
+    ]
+    world = registries(number, ops)
+    world.run()
+    assert world.crashes == 1
+    ended = [sorted(set(states(world, each))) for each in (1, 2, 3)]
+    if place == "before_commit":
+        assert all("ABORTED" in each or "LOST" in each for each in ended)
+    else:
+        assert ended == [["RELEASED"]] * 3
