@@ -9,7 +9,21 @@ from typing import NoReturn
 import typer
 
 from mpc_engine import __version__
-from mpc_engine.cli import data, dummy, noise, party, plan, result, simulate
+from mpc_engine.cli import (
+    budget,
+    data,
+    dummy,
+    noise,
+    operator,
+    party,
+    plan,
+    policy,
+    query,
+    receipt,
+    result,
+    simulate,
+    trust,
+)
 from mpc_engine.cli.terminal import Notes, complain
 from mpc_engine.errors import EngineError
 from mpc_engine.party.process import harden, stop_on_signals, unexpected
@@ -29,6 +43,13 @@ cli.command("dummy", short_help="Make up records that fit a codebook.")(dummy.du
 cli.command("result", short_help="Show a stored release again.")(result.show_result)
 cli.add_typer(party.commands, name="party")
 cli.add_typer(data.commands, name="data")
+cli.add_typer(trust.analyst_commands, name="analyst")
+operator.add_to(party.commands)
+cli.add_typer(budget.budget, name="budget")
+cli.add_typer(budget.audit, name="audit")
+cli.add_typer(policy.commands, name="policy")
+cli.add_typer(receipt.commands, name="receipt")
+cli.add_typer(query.commands, name="query")
 
 
 def _version(wanted: bool) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mpc_engine.cli.outlook import look_ahead, show_outlook
+from mpc_engine.cli.outlook import Outlook, look_ahead, show_outlook
 from mpc_engine.cli.tables import say, show
 from mpc_engine.cli.terminal import SECTIONS, out, show_points
+from mpc_engine.client.plans import chances, plan_fields, spent_by
 from mpc_engine.codebook import load_codebook
-from mpc_engine.dp import Allotment, Guarantee, Rule, expected_false_cells, publication_probability
+from mpc_engine.dp import Guarantee, Rule
 from mpc_engine.dp.rationals import ceil_log2, decimal_text
-from mpc_engine.errors import DocumentError, IntegrityError
+from mpc_engine.errors import DocumentError
 from mpc_engine.party.config import load_config
 from mpc_engine.party.proposal import propose
 from mpc_engine.release.grid import Grid
@@ -23,9 +24,7 @@ from mpc_engine.release.opened import Opened, read_opened
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.release.table import promise
 from mpc_engine.statistics.presets import load_query
-
-_COUNTS = range(11)
-"""True counts for which the chance to be shown is printed; under ``strict`` as many around its limit."""
+from mpc_engine.statistics.query import Query
 
 
 def plan(
@@ -55,8 +54,8 @@ def plan(
     if config is not None:
         party, roster = load_config(config)
         codebook = codebook or party.path(party.codebook)
-        members, _ = roster.read(party.path(party.roster).parent)
-        least = party.policy.least_threshold
+        members = party.directory(roster).members
+        least = party.accepted().least_threshold
     else:
         least = 1
         members = tuple(
@@ -70,9 +69,14 @@ def plan(
     ahead = look_ahead(asked, book, made, cases, cohort)
     if as_json:
         typer.echo(
-            json.dumps(_fields(made) | ahead.as_fields(), indent=1, ensure_ascii=False, allow_nan=False)
+            json.dumps(plan_fields(made) | ahead.as_fields(), indent=1, ensure_ascii=False, allow_nan=False)
         )
         return
+    show_plan(asked, made, ahead)
+
+
+def show_plan(asked: Query, made: Plan, ahead: Outlook) -> None:
+    """Print what is laid out, how ε is split, what is shown, what to expect, what is opened and sent."""
     say(f"Asked: {asked.question()}.")
     _show_layout(made)
     _show_split(made)
@@ -150,7 +154,7 @@ def _show_split(made: Plan) -> None:
         left=("part",),
     )
     parts = " + ".join(decimal_text(each.epsilon) for each in guarantee.allotments)
-    spent = decimal_text(_spent(guarantee))
+    spent = decimal_text(spent_by(guarantee))
     lines = [
         "Change: the most by which one record changes the part; cap: records of one patient. The part's "
         "ε over both is its ε per unit, which sets the noise.",
@@ -175,14 +179,6 @@ def _show_split(made: Plan) -> None:
     out.print()
 
 
-def _spent(guarantee: Guarantee) -> Fraction:
-    """Return the sum of the parts' ε, which is the release's; anything else is a fault of the engine."""
-    total = sum((each.epsilon for each in guarantee.allotments), Fraction(0))
-    if total != guarantee.epsilon:
-        raise IntegrityError("the parts of the plan spend another ε than the whole")
-    return total
-
-
 def _composition(made: Plan) -> str:
     if len(made.groups) > 1:
         return (
@@ -204,32 +200,13 @@ def _strict(guarantee: Guarantee) -> str:
 # --- what is shown ------------------------------------------------------------------------------------
 
 
-def _chances(made: Plan) -> list[tuple[str, int, int, list[tuple[int, float]], float]]:
-    """Return for each guard its part, groups, index, chances by true count, and groups shown if all empty."""
-    found = []
-    for index, line in enumerate(made.lines):
-        if not line.guard:
-            continue
-        least = line.allotment.least_shown or 0
-        counts = _COUNTS
-        if made.guarantee.rule is Rule.STRICT:
-            start = max(0, min(least, made.guarantee.threshold) - 1)
-            counts = range(max(start, least - 5), max(start, least - 5) + len(_COUNTS))
-        chances = [
-            (count, float(publication_probability(made.guarantee, count, guard=index))) for count in counts
-        ]
-        false = float(expected_false_cells(made.guarantee, line.cells, index))
-        found.append((line.allotment.part.name, line.cells, index, chances, false))
-    return found
-
-
 def _show_chances(made: Plan) -> None:
-    found = _chances(made)
+    found = chances(made)
     patients = "patients" if made.guarantee.cap == 1 else "patients with one record each"
     by_counts: dict[tuple[int, ...], list[tuple[str, ...]]] = {}
-    for name, _, _, chances, _ in found:
-        cells = tuple("100" if p == 1 else "0" if p == 0 else f"{100 * p:.1f}" for _, p in chances)
-        by_counts.setdefault(tuple(count for count, _ in chances), []).append((name, *cells))
+    for name, _, _, chance, _ in found:
+        cells = tuple("100" if p == 1 else "0" if p == 0 else f"{100 * p:.1f}" for _, p in chance)
+        by_counts.setdefault(tuple(count for count, _ in chance), []).append((name, *cells))
     for counts, rows in by_counts.items():
         show(
             f"Chance in % of being shown, by the true number of {patients}",
@@ -289,61 +266,3 @@ def _digits(value: float) -> str:
     return (
         f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}"
     )
-
-
-# --- as JSON ------------------------------------------------------------------------------------------
-
-
-def _fields(made: Plan) -> dict[str, Any]:
-    """Return the plan as it is hashed, and what the text shows beside it, with numbers as numbers."""
-    guarantee = made.guarantee
-    two = guarantee.at_silos(2)
-    return made.as_fields() | {
-        "digest": made.digest,
-        "openings": made.openings(),
-        "cells": made.cells,
-        "rounds": made.rounds,
-        "rounds_online": made.rounds_online,
-        "payload_bytes": made.sent_bytes,
-        "privacy": {
-            "epsilon": float(_spent(guarantee)),
-            "epsilon_exact": decimal_text(_spent(guarantee)),
-            "delta_log2": None if guarantee.delta is None else ceil_log2(guarantee.delta),
-            "strict_delta": float(guarantee.strict_delta),
-            "differentially_private": guarantee.differentially_private,
-            "parts": [_part(guarantee, each) for each in guarantee.allotments],
-            "patient_at_two_silos": {
-                "epsilon": float(two[0]),
-                "delta_log2": None if two[1] is None else ceil_log2(two[1]),
-            },
-            "statement": guarantee.statement(),
-        },
-        "chances": [
-            {
-                "guard": name,
-                "groups": cells,
-                "patients": [count for count, _ in chances],
-                "shown": [p for _, p in chances],
-                "expected_shown_if_all_are_empty": false,
-            }
-            for name, cells, _, chances, false in _chances(made)
-        ],
-        "promise": promise(made),
-    }
-
-
-def _part(guarantee: Guarantee, each: Allotment) -> dict[str, object]:
-    return {
-        "part": each.part.name,
-        "weight": each.part.weight,
-        "guard": each.part.guard,
-        "epsilon": float(each.epsilon),
-        "epsilon_exact": decimal_text(each.epsilon),
-        "largest_change_per_record": each.part.step,
-        "cap": guarantee.cap,
-        "epsilon_per_unit": float(each.table.epsilon),
-        "epsilon_per_unit_exact": decimal_text(each.table.epsilon),
-        "noise_standard_deviation": float(each.table.variance) ** 0.5,
-        "noise_largest": each.table.limit,
-        "least_shown": each.least_shown,
-    }

@@ -32,7 +32,7 @@ MOST_PAGES = 24
 """Tables that are printed one after the other."""
 MOST_WITHOUT_FILES = 200_000
 """Cells of a release that is shown as tables although no file keeps it."""
-RELEASE_FILES = ("release.json", "cells.csv", "openings.json")
+RELEASE_FILES = ("release.json", "cells.csv", "openings.json", "receipt.json")
 
 _WIDEST = 10_000
 """Columns of an imagined terminal on which no table is squeezed."""

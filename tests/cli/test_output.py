@@ -89,7 +89,7 @@ def test_the_files_agree(demo: tuple[Command, Path]) -> None:
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "explanation.txt").read_text().startswith("Wilms tumours by stage and histology\n")
     assert {path.name for path in folder.iterdir()} == {
-        *("release.json", "cells.csv", "openings.json"),
+        *("release.json", "cells.csv", "openings.json", "receipt.json"),
         *("table.csv", "result.json", "plot.png", "explanation.txt"),
     }
 

@@ -1,0 +1,94 @@
+"""Requests on a terminal: what has become of them, and what happens while one waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from mpc_engine.cli.tables import say, show
+from mpc_engine.cli.terminal import PHASES, err
+from mpc_engine.party.messages import Status
+
+_PHASES = {**PHASES, "queued": "waiting for its turn", "sign": "signing the receipt"}
+STATES = {
+    "SUBMITTED": "nobody has decided yet",
+    "PARTIALLY_REVIEWED": "some parties have decided",
+    "REVIEWED": "all parties have decided",
+    "APPROVED": "all parties have approved it",
+    "RELEASED": "it is answered",
+    "RETURNED": "it could not be answered",
+    "REJECTED": "a party rejected it",
+    "WITHDRAWN": "you took it back",
+}
+"""What each state of a request means."""
+
+
+def show_status(status: Status) -> None:
+    """Print everything that is known of a request, line by line."""
+    say(f"{status.state}: {STATES[status.state]}", style="bold")
+    lines = [("request", status.id), ("question", status.title), ("key", status.key)]
+    lines += [("project", status.project), ("cost", status.cost.words)]
+    for party, decided in status.parties.items():
+        why = f": {decided.reason}" if decided.reason else ""
+        lines.append((party, f"{decided.decision}{why}"))
+    lines += [("waiting for", words) for words in status.waiting_for]
+    if status.progress is not None:
+        lines.append(("session", f"{_PHASES.get(status.progress.phase, '')}, since {status.progress.since}"))
+    if status.reason:
+        lines.append(("reason", f"{status.reason}: {status.detail}" if status.detail else status.reason))
+    if status.next_step:
+        lines.append(("next", status.next_step))
+    if status.release_available:
+        lines.append(("receipt", "complete" if status.receipt_complete else "not yet signed by all"))
+    lines += [(state.lower(), when) for state, when in status.times.items()]
+    for name, words in lines:
+        if words:
+            say(f"  {name}: {words}")
+
+
+def show_statuses(found: Sequence[Status]) -> None:
+    """Print a table of requests."""
+    if not found:
+        say("No request has been made.")
+        return
+    heads = ("request", "state", "submitted", "question")
+    rows = [(each.id, each.state, each.times.get("SUBMITTED", ""), each.title) for each in found]
+    show("Requests, newest first", heads, rows, left=("question",))
+
+
+class Watch:
+    """Shows on standard error what a request that is waited for is doing, whenever that changes."""
+
+    def __init__(self) -> None:
+        self._spinner = err.status("")
+        self._said = ""
+
+    def __enter__(self) -> Watch:
+        if err.is_terminal:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if err.is_terminal:
+            self._spinner.stop()
+
+    def see(self, status: Status) -> None:
+        """Show a status."""
+        words = _doing(status)
+        if words == self._said:
+            return
+        self._said = words
+        if err.is_terminal:
+            self._spinner.update(Text(words))
+        else:
+            err.print(f"… {words}", markup=False, soft_wrap=True)
+
+
+def _doing(status: Status) -> str:
+    if status.progress is not None:
+        return f"{status.state}: {_PHASES.get(status.progress.phase, '')}"
+    approved = [name for name, decided in status.parties.items() if decided.decision == "approved"]
+    by = f"approved by {', '.join(approved)}" if approved else "approved by nobody yet"
+    wait = f"; waiting for {', '.join(status.waiting_for)}" if status.waiting_for else ""
+    return f"{status.state}: {by}{wait}"
