@@ -41,8 +41,9 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 demo: venv
 	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms
 
+# As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
 check: venv
 	$(BIN)/ruff check $(SOURCES)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, optimize, stats
+import scipy
 
 from mpc_engine.errors import DocumentError
 from mpc_engine.estimators.intervals import (
@@ -136,7 +136,7 @@ def independence_test(table: npt.ArrayLike, *, noise_variance: npt.ArrayLike = 0
     residuals = cells - np.outer(rows, columns) / n
     if not noisy:
         statistic = float((residuals**2 * n / np.outer(rows, columns)).sum())
-        return IndependenceTest(statistic, float(df), float(stats.chi2.sf(statistic, df)), "ok", method)
+        return IndependenceTest(statistic, float(df), float(scipy.stats.chi2.sf(statistic, df)), "ok", method)
     if df > MOST_DEGREES_OF_FREEDOM:
         raise DocumentError(
             f"a noisy test of independence is limited to {MOST_DEGREES_OF_FREEDOM} degrees of freedom; "
@@ -150,12 +150,12 @@ def independence_test(table: npt.ArrayLike, *, noise_variance: npt.ArrayLike = 0
     by_column = np.eye(c)[:-1] - q[:, None]
     projection = np.kron(by_row, by_column)
     covariance = sampling + (projection * variance.ravel()) @ projection.T
-    factor = linalg.cholesky(covariance, lower=True)
-    whitened = linalg.solve_triangular(factor, residuals[:-1, :-1].ravel(), lower=True)
+    factor = scipy.linalg.cholesky(covariance, lower=True)
+    whitened = scipy.linalg.solve_triangular(factor, residuals[:-1, :-1].ravel(), lower=True)
     quadratic = float(whitened @ whitened)
 
     # The variance of a quadratic form: 2 df for normal terms, plus fourth cumulants times squared diagonal.
-    diagonal = (linalg.solve_triangular(factor, projection, lower=True) ** 2).sum(axis=0)
+    diagonal = (scipy.linalg.solve_triangular(factor, projection, lower=True) ** 2).sum(axis=0)
     expected = np.outer(rows, columns) / n
     excess = float((diagonal**2 * (expected + variance * (1 + 3 * variance)).ravel()).sum())
     # S is estimated from noisy totals, which raises the mean of its inverse by their relative variance.
@@ -163,7 +163,7 @@ def independence_test(table: npt.ArrayLike, *, noise_variance: npt.ArrayLike = 0
     inflation = 1 + float(((expected / (expected + variance)) ** 2 * of_totals).mean())
     stretch = 1 + excess / (2 * df)
     statistic, freedom = quadratic / (stretch * inflation), df / stretch
-    return IndependenceTest(statistic, freedom, float(stats.chi2.sf(statistic, freedom)), "ok", method)
+    return IndependenceTest(statistic, freedom, float(scipy.stats.chi2.sf(statistic, freedom)), "ok", method)
 
 
 def histogram_quantiles(
@@ -241,7 +241,7 @@ def _ascending(cells: FloatArray) -> FloatArray:
     """Shares of the patients below each edge, from 0 to 1 and never descending."""
     cumulated = np.concatenate([[0.0], np.cumsum(cells)])
     if (cells < 0).any():
-        cumulated = np.asarray(optimize.isotonic_regression(np.clip(cumulated, 0.0, cumulated[-1])).x)
+        cumulated = np.asarray(scipy.optimize.isotonic_regression(np.clip(cumulated, 0.0, cumulated[-1])).x)
     return np.asarray((cumulated - cumulated[0]) / (cumulated[-1] - cumulated[0]))
 
 

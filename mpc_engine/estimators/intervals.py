@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from mpc_engine.errors import DocumentError
 
@@ -114,7 +114,7 @@ def normal_quantile(level: float) -> float:
     """
     if not 0 < level < 1:
         raise DocumentError("the confidence level must lie between 0 and 1, such as 0.95")
-    return float(stats.norm.isf((1 - level) / 2))
+    return float(-scipy.special.ndtri((1 - level) / 2))
 
 
 def choose(method: str, options: object) -> str:
@@ -187,7 +187,7 @@ def _exact(x: FloatArray, level: float) -> Interval:
     # For counts near 0 the lower quantile is 0 to all digits.
     some = np.maximum(x, 1e-6)
     return Interval(
-        np.asarray(stats.chi2.ppf(tail, 2 * some) / 2), np.asarray(stats.chi2.isf(tail, 2 * x + 2) / 2)
+        np.asarray(scipy.stats.chi2.ppf(tail, 2 * some) / 2), np.asarray(scipy.stats.chi2.isf(tail, 2 * x + 2) / 2)
     )
 
 
@@ -256,8 +256,8 @@ def proportion_interval(
     else:
         tail, inside = (1 - level) / 2, p * whole
         none, all_of_them = p == 0, p == 1
-        lower = stats.beta.ppf(tail, np.where(none, 1.0, inside), whole - inside + 1)
-        upper = stats.beta.isf(tail, inside + 1, np.where(all_of_them, 1.0, whole - inside))
+        lower = scipy.stats.beta.ppf(tail, np.where(none, 1.0, inside), whole - inside + 1)
+        upper = scipy.stats.beta.isf(tail, inside + 1, np.where(all_of_them, 1.0, whole - inside))
         sampling = Interval(np.where(none, 0.0, lower), np.where(all_of_them, 1.0, upper))
     return widen(p, sampling, noise, level=level, least=0.0, most=1.0)
 

@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from mpc_engine.errors import DocumentError
 from mpc_engine.estimators.intervals import (
@@ -130,7 +130,7 @@ def moments(
     spread = np.where(bound, np.minimum(most, told + ONE_SIDED * told_noise) if known else most, told)
 
     se = np.sqrt(spread / usable)
-    quantile = stats.t.isf((1 - level) / 2, usable - 1) if method == "t" else z
+    quantile = scipy.stats.t.isf((1 - level) / 2, usable - 1) if method == "t" else z
     sampling = Interval(inside - quantile * se, inside + quantile * se)
     limits = widen(inside, sampling, noise, level=level, least=low, most=high)
 

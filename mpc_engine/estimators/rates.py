@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from mpc_engine.errors import DocumentError
 from mpc_engine.estimators.intervals import (
@@ -187,9 +187,9 @@ def _standardised_limits(
     # y can be 0 with a positive noisy total; then nothing is known about the lower limit either.
     none = none | (y == 0) | (variance == 0)
     some, some_variance = np.where(none, 1.0, y), np.where(none, 1.0, variance)
-    lower = some_variance / (2 * some) * stats.chi2.ppf(tail, 2 * some**2 / some_variance)
+    lower = some_variance / (2 * some) * scipy.stats.chi2.ppf(tail, 2 * some**2 / some_variance)
     up, up_variance = y + more, variance + more_variance
-    upper = up_variance / (2 * up) * stats.chi2.isf(tail, 2 * up**2 / up_variance)
+    upper = up_variance / (2 * up) * scipy.stats.chi2.isf(tail, 2 * up**2 / up_variance)
     return Interval(np.where(none, 0.0, lower), upper)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+import scipy
 
 from mpc_engine.errors import DocumentError
 from mpc_engine.estimators.intervals import (
@@ -83,8 +83,8 @@ def funnel_limits(
     tail = (1 - level) / 2
     if method == "exact":
         # pdtrik inverts the Poisson distribution function in its count, made continuous; not below P(0).
-        lower = np.where(np.exp(-mean) >= tail, 0.0, special.pdtrik(tail, mean)).astype(np.float64)
-        upper = np.asarray(special.pdtrik(1 - tail, mean) + 1, dtype=np.float64)
+        lower = np.where(np.exp(-mean) >= tail, 0.0, scipy.special.pdtrik(tail, mean)).astype(np.float64)
+        upper = np.asarray(scipy.special.pdtrik(1 - tail, mean) + 1, dtype=np.float64)
     else:
         lower, upper = _interpolated(mean, tail), _interpolated(mean, 1 - tail)
     return widen(mean, Interval(lower, upper), variance, level=level, least=0.0)
@@ -92,9 +92,9 @@ def funnel_limits(
 
 def _interpolated(mean: FloatArray, p: float) -> FloatArray:
     """The p-quantile of a Poisson count, interpolated linearly in its distribution function."""
-    whole = stats.poisson.ppf(p, mean)
-    above = stats.poisson.cdf(whole, mean)
-    return np.maximum(whole - (above - p) / stats.poisson.pmf(whole, mean), 0.0)
+    whole = scipy.stats.poisson.ppf(p, mean)
+    above = scipy.stats.poisson.cdf(whole, mean)
+    return np.maximum(whole - (above - p) / scipy.stats.poisson.pmf(whole, mean), 0.0)
 
 
 def funnel_significance(
