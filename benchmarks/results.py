@@ -119,7 +119,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
     return [
         Target("protocol rounds, n = 3", of(main, "rounds"), 17),
         Target("of which after the inputs exist", of(main, "rounds_online"), 9),
-        Target("control rounds on top", of(main, "control_rounds"), 4),
+        Target("control rounds on top, the receipt's included", of(main, "control_rounds"), 5),
         Target("payload bytes per cell and party, n = 3", of(main, "payload_bytes_per_cell_party"), 200),
         Target("CPU µs per cell and party, n = 3, 100,000 cells", of(main, cpu), 2.5),
         Target("wall s, n = 3, 100,000 cells", of(main, "wall_s"), 0.6),

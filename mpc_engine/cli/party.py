@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mpc_engine.cli import identity, trust
+from mpc_engine.cli import doctor, identity, serve, trust
 from mpc_engine.cli.presentation import present
 from mpc_engine.cli.terminal import PartyProgress
 from mpc_engine.codebook import load_codebook
@@ -32,6 +32,8 @@ commands.command("roster", short_help="Show all parties and the roster's digest.
 commands.command("rotate", short_help="Change this party's keys.")(identity.rotate_keys)
 commands.command("revoke", short_help="Trust a card no more.")(identity.revoke)
 commands.add_typer(trust.enrolment_commands, name="analyst")
+serve.add_to(commands)
+doctor.add_to(commands)
 
 
 @commands.command("run", short_help="Take part in one release, in a trial.")

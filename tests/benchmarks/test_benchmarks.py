@@ -36,7 +36,7 @@ KEYS = {
 
 
 def row(engine: str = "mpc_engine", n: int = 3, cells: int = 100_000, cpu: float = 2.0) -> Row:
-    return Row(engine, n, cells, cpu, 120.0, 17, 9, 0.4, 140.0, control_rounds=4)
+    return Row(engine, n, cells, cpu, 120.0, 17, 9, 0.4, 140.0, control_rounds=5)
 
 
 def test_the_smallest_job_gives_a_row_of_the_agreed_form(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_smallest_job_gives_a_row_of_the_agreed_form(tmp_path: Path) -> None
     assert {key: type(written[key]) for key in KEYS} == KEYS
     assert (written["engine"], written["n"], written["cells"]) == ("mpc_engine", 3, 64)
     assert written["rounds"] > written["rounds_online"] > 0
-    assert written["control_rounds"] == 4
+    assert written["control_rounds"] == 5
     assert written["cpu_us_per_cell_party"] > 0 and written["rss_mib"] > 10
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bench.json"]
 

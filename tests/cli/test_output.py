@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 from rich.console import Console
 
@@ -143,4 +144,7 @@ def test_every_failure_tells_what_to_do() -> None:
     for cls in classes:
         assert cls.exit_status not in (0, 1)
         assert issubclass(cls, EngineError) and cls.next_step.endswith(".")
-        assert f"| `{cls.reason}` | {cls.exit_status} |" in document()
+        again = "yes" if cls.retryable else "no"
+        row = f"| `{cls.reason}` | `{cls.grpc_code}` | {cls.exit_status} | {again} | {cls.budget} |"
+        assert row in document()
+        assert cls.grpc_code in grpc.StatusCode.__members__

@@ -204,14 +204,14 @@ def make_study(
     cards = []
     for name, address in zip(names, addresses, strict=True):
         (folder / name).mkdir(parents=True)
-        cards.append(create_identity(name, folder / name / "identity", address=address).card)
+        cards.append(create_identity(name, folder / name / "identity", address=address, dev=True).card)
     entries = [
         f'[[party]]\nname = "{name}"\nsilo = {str(silo).lower()}\n'
         for name, silo in zip(names, silos, strict=True)
     ]
     for name, silo in zip(names, silos, strict=True):
         home = folder / name
-        trust = TrustStore(home / "trust")
+        trust = TrustStore(home / "trust", dev=True)
         for card in cards:
             if card.name != name:
                 trust.add(card, typed=card.fingerprint)
@@ -221,7 +221,7 @@ def make_study(
         own = 'mapping = "mapping.toml"\ndata = "data"\n' if silo else ""
         (home / "party.toml").write_text(
             f'name = "{name}"\nroster = "roster.toml"\ncodebook = "codebook.toml"\n'
-            f'identity = "identity"\n{own}'
+            f'identity = "identity"\ndev = true\n{own}'
             '[policy]\ngreatest_epsilon = "1"\nleast_threshold = 5\n'
             f"[deadlines]\nconnect_s = {connect_s}\nround_s = {round_s}\n"
         )

@@ -72,7 +72,7 @@ def test_a_certificate_that_is_not_pinned(tmp_path: Path) -> None:
     study = make_study(tmp_path, connect_s=5)
     home = study.home("p3")
     shutil.rmtree(home / "identity")
-    impostor = create_identity("p3", home / "identity", address=study.addresses[2])
+    impostor = create_identity("p3", home / "identity", address=study.addresses[2], dev=True)
     commands = study.run()
     commands["p3"].failed_with(6, "refuses this party's certificate", impostor.fingerprint)
     for name in ("p1", "p2"):
@@ -85,7 +85,7 @@ def test_a_listener_whose_certificate_is_not_pinned(tmp_path: Path) -> None:
     study = make_study(tmp_path, connect_s=4)
     home = study.home("p1")
     shutil.rmtree(home / "identity")
-    impostor = create_identity("p1", home / "identity", address=study.addresses[0])
+    impostor = create_identity("p1", home / "identity", address=study.addresses[0], dev=True)
     commands = study.run()
     commands["p1"].failed_with(6, "has not dialled")
     assert impostor.fingerprint in commands["p2"].said + commands["p3"].said
