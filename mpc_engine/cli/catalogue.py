@@ -19,11 +19,12 @@ next, and exits with the status below. It leaves no file behind: those of `--out
 there. The reason is what the other parties are told; `simulate` puts the party's name before the message.
 Status 2 is also that of a command line that cannot be understood.
 
-*gRPC* is the status code that a program asking over the network sees, with the reason beside it. *Again* tells
-whether asking the same again may succeed without anybody changing anything. *Budget* tells what happens to the
-release's ε: `no`, nothing was taken; `held`, it was set aside and is given back when the session ends; `spent`. Up to
-the commit nothing that depends on records has been opened, so a failure before it costs nothing. A party that is
-stopped, or fails as the engine does not foresee, after its commit has spent ε all the same.
+*gRPC* is the status code that a program asking over the network sees, with the reason beside it. *Again*
+tells whether asking the same again may succeed without anybody changing anything. *Budget* tells what
+happens to the release's ε: `no`, nothing was taken; `held`, it was set aside and is given back when the
+session ends; `spent`. Up to the commit nothing that depends on records has been opened, so a failure
+before it costs nothing. A party that is stopped, or fails as the engine does not foresee, after its commit
+has spent ε all the same.
 
 | reason | gRPC | status | again | budget | what happened | what to do |
 |---|---|---|---|---|---|---|

@@ -12,6 +12,7 @@ from mpc_engine import __version__
 from mpc_engine.cli import (
     budget,
     data,
+    dev,
     dummy,
     noise,
     operator,
@@ -50,6 +51,7 @@ cli.add_typer(budget.audit, name="audit")
 cli.add_typer(policy.commands, name="policy")
 cli.add_typer(receipt.commands, name="receipt")
 cli.add_typer(query.commands, name="query")
+cli.add_typer(dev.commands, name="dev")
 
 
 def _version(wanted: bool) -> None:

@@ -8,9 +8,13 @@ mode 0600 in a folder of mode 0700, is the operator; there is no other password.
 command  fields                answer
 ======== ===================== ===================================================================
 status   –                     ``party``, ``engine`` (version), ``source`` (digest), ``dev`` (bool),
-                               ``started`` (time), ``snapshot`` ("" at a helper), ``peers``: list of
-                               {``name``, ``up``}, ``open`` (requests not ended), ``waiting``
-                               (requests for this operator), ``sessions`` (running)
+                               ``started`` (time), ``snapshot`` ("" at a helper), ``open`` (requests
+                               not ended), ``waiting`` (requests for this operator), ``sessions``
+                               (running), ``ready`` (bool), ``missing``: what keeps it from being
+                               ready, as :mod:`~mpc_engine.party.readiness` names it, ``not_after``
+                               (time), ``ports``: {``peers``, ``analysts``, ``health``, ``metrics``},
+                               0 for none, ``peers``: list of {``name``, ``up``, ``since`` (time),
+                               ``rtt_s``, ``clock_skew_s`` (None if not known), ``trouble`` (text)}
 list     ``all`` (bool)        ``requests``: list of fields of
                                :class:`~mpc_engine.party.overview.Summary`, latest last; ended ones
                                too if ``all``

@@ -40,6 +40,16 @@ class Dossier:
         """The greatest bound on counts with which this party's records may be registered."""
         return self.roster.party[self.situation.number - 1].count_bound
 
+    def needs_restart_after(self, old: Dossier) -> bool:
+        """Return whether something changed that only a start takes on: parties, folders or ports."""
+        kept = ("name", "identity", "listen", "data", "dataset", "trust", "state", "dev")
+        ports = ("analysts", "health", "metrics", "log")
+        return (
+            any(getattr(old.config, key) != getattr(self.config, key) for key in kept)
+            or any(getattr(old.config.service, key) != getattr(self.config.service, key) for key in ports)
+            or old.roster.party != self.roster.party
+        )
+
 
 def read_dossier(
     config_path: str | Path,

@@ -50,6 +50,7 @@ EVENTS: Final[Mapping[str, tuple[Level, tuple[str, ...]]]] = {
     "line.refused": ("warning", ("peer", *_FAILURE)),
     "ledger.write_failed": ("error", ("peer", *_FAILURE)),
     "ledger.recovered": ("warning", ("count",)),
+    "ledger.release_not_restored": ("warning", (*_SESSION, "reason")),
     "peer.recovered": ("warning", ("peer",)),
     "session.begun": ("info", (*_SESSION, "request")),
     "session.reserved": ("info", (*_SESSION, "request")),
@@ -227,7 +228,10 @@ class _Routed(logging.Handler):
         """Write one record as the event ``library``."""
         fields: dict[str, str] = {"logger": record.name}
         if record.name.startswith(_PUBLIC):
-            fields["message"] = _one_line(record.getMessage())
+            try:
+                fields["message"] = _one_line(record.getMessage())
+            except (TypeError, ValueError):  # the call does not fit its own words
+                self._logs.dropped += 1
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             fields |= {"kind": type(error).__name__, **place_of(error)}

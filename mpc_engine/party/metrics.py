@@ -9,17 +9,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from mpc_engine.errors import DocumentError, catalogue
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.messages import Phase
 from mpc_engine.transport.standing import PeerStats
 
@@ -59,6 +67,7 @@ class Metrics:
     """Counts what the journal is told, and reads the rest when asked. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._clock = clock
         self._phases: dict[str, tuple[str, float]] = {}
@@ -107,6 +116,21 @@ class Metrics:
             self._seconds.labels(phase).observe(self._clock() - began)
 
 
+class ObservedLedger(Ledger):
+    """A ledger that tells how long each change took."""
+
+    observe: Callable[[float], None] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Change the ledger; see `Ledger.transaction`."""
+        began = time.perf_counter()
+        with super().transaction() as tx:
+            yield tx
+        if self.observe is not None:
+            self.observe(time.perf_counter() - began)
+
+
 class _Present(Collector):
     """Gauges and running totals that are kept elsewhere."""
 
@@ -138,7 +162,7 @@ class _Present(Collector):
             sent[(peer, "out")] = stats.line_bytes_out + stats.link_bytes_out
         yield from (up, rtt, skew)
         yield _total("bytes", "Bytes exchanged with a peer.", ["peer", "direction"], sent)
-        refused = {
+        refused: dict[tuple[str, ...], int] = {
             (port, reason): count
             for port, counts in now.refused.items()
             for reason, count in _known(counts).items()
@@ -176,7 +200,7 @@ def _total(
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` at a loopback ``host:port`` within the event loop, so that nothing is locked."""
+    """Serves ``GET /metrics`` at a loopback ``host:port``, within the event loop: nothing need be locked."""
 
     def __init__(self, address: str, metrics: Metrics) -> None:
         self._address, self._metrics = address, metrics

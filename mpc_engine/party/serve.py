@@ -6,28 +6,26 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mpc_engine import __version__
 from mpc_engine.errors import EngineError, LedgerBrokenError, LedgerWriteError, StoppedError
 from mpc_engine.identity import Clock, utc_now
-from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import OPEN_REQUEST
 from mpc_engine.ledger.sealing import SealedKeys
-from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.control import SOCKET_NAME, ControlServer
 from mpc_engine.party.counting import RegisteredCounter
 from mpc_engine.party.daemon import Party
-from mpc_engine.party.dossier import Dossier, read_dossier
+from mpc_engine.party.dossier import read_dossier
 from mpc_engine.party.logs import STDERR, Logs
-from mpc_engine.party.metrics import Metrics, MetricsServer, Reading
+from mpc_engine.party.metrics import Metrics, MetricsServer, ObservedLedger, Reading
 from mpc_engine.party.process import harden, keep_memory, place_of
 from mpc_engine.party.readiness import ALONE, Condition, ExpiryWatch, Missing, free_bytes
+from mpc_engine.party.situated import Ports, status_fields
 from mpc_engine.party.source import source_digest
 from mpc_engine.party.supervisor import tell_supervisor
 from mpc_engine.transport.analyst_port import AnalystServer
@@ -42,31 +40,6 @@ LOOK_S: Final = 5.0
 """How often a party looks whether it is ready."""
 KEYS = "keys"
 """The folder of the keys to stored shares, in the state folder; it belongs into no backup."""
-
-
-class ObservedLedger(Ledger):
-    """A ledger that tells how long each change took."""
-
-    observe: Callable[[float], None] | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Change the ledger; see `Ledger.transaction`."""
-        began = time.perf_counter()
-        with super().transaction() as tx:
-            yield tx
-        if self.observe is not None:
-            self.observe(time.perf_counter() - began)
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The ports in use; 0 for one that is not open."""
-
-    peers: int = 0
-    analysts: int = 0
-    health: int = 0
-    metrics: int = 0
 
 
 class Service:
@@ -261,13 +234,14 @@ class Service:
             return
         old = self._dossier
         try:
+            self._reached("log")
             self._logs.reopen()
             new = read_dossier(
                 self._path, clock=self._clock, reached=self._reached, identity=old.situation.identity
             )
             self._reached("roster")
             self._switchboard.replace(new.situation.directory.endpoints)
-            restart = _needs_restart(old, new)
+            restart = new.needs_restart_after(old)
             if new.situation.directory.members != old.situation.directory.members:
                 # Who takes part is settled until the next start; keys and addresses are not.
                 members = old.situation.directory.members
@@ -358,45 +332,10 @@ class Service:
         answer = await self._party.operator.handle(command, fields)
         if command != "status":
             return answer
-        here, stats = self._party.situation(), self._switchboard.stats()
-        numbers = {name: number for number, name in here.names.items()}
-        peers = []
-        for peer in answer["peers"]:
-            found = stats[numbers[peer["name"]]]
-            peers.append(
-                {
-                    **peer,
-                    "since": f"{found.since:%Y-%m-%dT%H:%M:%SZ}",
-                    "rtt_s": found.rtt_s,
-                    "clock_skew_s": found.clock_skew_s,
-                    "trouble": "" if found.connected else found.last_error,
-                }
-            )
+        here = self._party.situation()
+        stats = {here.names[peer]: found for peer, found in self._switchboard.stats().items()}
         missing = self._condition().missing(self._clock())
-        return {
-            **answer,
-            "peers": peers,
-            "ready": not missing,
-            "missing": list(missing),
-            "not_after": f"{here.identity.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-            "ports": {
-                "peers": self.ports.peers,
-                "analysts": self.ports.analysts,
-                "health": self.ports.health,
-                "metrics": self.ports.metrics,
-            },
-        }
-
-
-def _needs_restart(old: Dossier, new: Dossier) -> bool:
-    """Return whether the documents name something that only a start takes on: parties, folders or ports."""
-    kept = ("name", "identity", "listen", "data", "dataset", "trust", "state", "dev")
-    ports = ("analysts", "health", "metrics", "log")
-    return (
-        any(getattr(old.config, key) != getattr(new.config, key) for key in kept)
-        or any(getattr(old.config.service, key) != getattr(new.config.service, key) for key in ports)
-        or old.situation.directory.members != new.situation.directory.members
-    )
+        return answer | status_fields(answer["peers"], stats, missing, here.identity.certificate, self.ports)
 
 
 def serve(config_path: str | Path, *, clock: Clock = utc_now) -> int:

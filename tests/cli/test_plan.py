@@ -13,8 +13,8 @@ import pytest
 from mpc_engine.codebook import load_codebook
 from mpc_engine.dp import parse_epsilon, table_for_counts
 from mpc_engine.party.proposal import propose
-from mpc_engine.release.publication import Published
 from mpc_engine.release.plan import Member
+from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release
 from mpc_engine.statistics.presets import load_query
 from tests.cli.conftest import Run

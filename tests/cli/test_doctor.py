@@ -1,0 +1,148 @@
+"""`party doctor` and `party status`, on a party whose service does not run, at 80 columns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpc_engine.errors import CertificateError, DocumentError, LedgerBrokenError, PeerError
+from mpc_engine.identity import create_identity
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.party import checkup
+from mpc_engine.scenario.trial import Trial, make_trial
+from tests.cli.conftest import Run
+from tests.cli.registry import fits
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """A trial whose services do not run; not to be changed."""
+    return make_trial(tmp_path_factory.mktemp("doctor") / "trial", rows=40)
+
+
+@pytest.fixture
+def trial(made: Trial, tmp_path: Path) -> Trial:
+    """A copy of it."""
+    copy = Trial(tmp_path / "trial")
+    shutil.copytree(made.folder, copy.folder)
+    registered = copy.folder / "north" / "data" / "registration.json"
+    registered.write_text(registered.read_text().replace(str(made.folder), str(copy.folder)))
+    return copy
+
+
+def steps(run: Run, trial: Trial, name: str = "north") -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return what the doctor found, by place and step."""
+    result = run("party", "doctor", "--json", "--config", trial.config(name))
+    found = json.loads(result.out)
+    failed = any(each["verdict"] == "failed" for each in found["findings"])
+    assert found["healthy"] != failed and result.status == int(failed)
+    return {(each["place"], each["step"]): each for each in found["findings"]}
+
+
+def test_each_step_is_shown_with_what_to_do(run: Run, trial: Trial) -> None:
+    result = run("party", "doctor", "--config", trial.config("south"))
+    assert result.status == 1
+    fits(result.out)
+    lines = [line.split(maxsplit=2) for line in result.out.splitlines()]
+    assert ["ok", "data", "snapshot"] in [line[:2] + line[2].split()[:1] for line in lines if len(line) == 3]
+    assert ["FAILED", "tcp"] in [line[:2] for line in lines]
+    flat = " ".join(result.out.split())
+    assert "The peer north" in flat and "Have the peer start its party" in flat
+    assert "note service it does not run; its ports are free → Start it with" in flat
+    assert "1 failed, 1 with a note" in flat
+    found = steps(run, trial, "south")
+    # The helper dials everybody, and nobody dials it: there is nothing to be tried.
+    assert [step for place, step in found if place == "helper"] == ["admission"]
+
+
+def test_a_document_at_fault_is_named_with_its_message(run: Run, trial: Trial) -> None:
+    path = trial.config("north")
+    path.write_text(path.read_text().replace("least_threshold = 5", "least_threshold = 0"))
+    found = steps(run, trial)
+    assert list(found) == [("here", "configuration")]
+    assert "least_threshold" in found["here", "configuration"]["found"]
+    assert found["here", "configuration"]["advice"] == DocumentError.next_step
+    (trial.folder / "south" / "trust" / "helper.card.json").unlink()
+    found = steps(run, trial, "south")
+    assert [each["verdict"] for each in found.values()] == ["ok", "ok", "failed"]
+    assert "holds no card of helper" in found["here", "roster"]["found"]
+
+
+def test_keys_and_folders_that_others_may_read_are_found(run: Run, trial: Trial) -> None:
+    (trial.folder / "north" / "state").mkdir(mode=0o755)
+    assert steps(run, trial)["here", "state"]["verdict"] == "failed"
+    key = trial.folder / "north" / "identity" / "key.pem"
+    key.chmod(0o644)
+    assert steps(run, trial)["here", "identity"]["verdict"] == "failed"
+
+
+def test_certificates_are_told_of_before_they_end(run: Run, trial: Trial) -> None:
+    for days, verdict in ((800, "warning"), (830, "failed")):
+        shutil.rmtree(trial.folder / "north" / "identity")
+        made = datetime.now(UTC) - timedelta(days=days)
+        create_identity(
+            "north",
+            trial.folder / "north" / "identity",
+            address="127.0.0.1:1",
+            dev=True,
+            clock=lambda made=made: made,  # type: ignore[misc]
+        )
+        result = run("party", "doctor", "--json", "--config", trial.config("north"))
+        found = json.loads(result.out)["findings"]
+        told = [each for each in found if each["verdict"] == verdict and "certificate" in each["found"]]
+        assert told and ("rotate" in told[0]["advice"]), found
+    assert told[0]["advice"] == CertificateError.next_step
+
+
+def test_records_that_changed_or_are_not_registered_are_found(run: Run, trial: Trial) -> None:
+    assert steps(run, trial)["here", "data"]["verdict"] == "ok"
+    rows = trial.folder / "north" / "rows.csv"
+    rows.write_text(rows.read_text() + "\n")
+    changed = steps(run, trial)["here", "data"]
+    assert changed["verdict"] == "failed" and "register" in changed["advice"]
+    shutil.rmtree(trial.folder / "north" / "data")
+    assert "no data are registered" in steps(run, trial)["here", "data"]["found"]
+    assert ("here", "data") not in steps(run, trial, "helper")
+
+
+def test_the_ledger_is_verified_and_the_budget_shown(run: Run, trial: Trial) -> None:
+    state = trial.folder / "north" / "state"
+    assert "the first start begins it" in steps(run, trial)["here", "ledger"]["found"]
+    Ledger.open(state, party="north").close()
+    found = steps(run, trial)
+    assert found["here", "ledger"]["verdict"] == "ok"
+    assert found["here", "budget"]["found"] == "ε 20 of 20 is left for the data set"
+    file = state / "ledger.sqlite"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    file.write_bytes(content)
+    broken = steps(run, trial)["here", "ledger"]
+    assert (broken["verdict"], broken["advice"]) == ("failed", LedgerBrokenError.next_step)
+
+
+def test_a_full_disk_and_a_taken_port_are_found(
+    run: Run, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "free_bytes", lambda folder: 1 << 20)
+    assert steps(run, trial)["here", "disk"]["found"] == "1 MiB are free for the ledger"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = trial.config("helper")
+        lines = [
+            f'health = "127.0.0.1:{taken.getsockname()[1]}"' if line.startswith("health") else line
+            for line in path.read_text().splitlines()
+        ]
+        path.write_text("\n".join(lines))
+        found = steps(run, trial, "helper")["here", "service"]
+    assert found["verdict"] == "failed" and "ss -ltnp" in found["advice"]
+
+
+def test_status_needs_a_running_service(run: Run, trial: Trial) -> None:
+    result = run("party", "status", "--config", trial.config("north"))
+    result.failed_with(PeerError.exit_status, "this party is not running")
