@@ -61,6 +61,11 @@ MAX_PROBLEMS: Final = 10
 """Most problems that one message lists."""
 
 
+_GREATEST: Final = (1 << 53) - 1
+"""Largest integer that every reader of JSON keeps exact."""
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+"""Writes RFC 8785 for text, integers, and keys below U+10000, many times faster than `rfc8785` does."""
+
 M = TypeVar("M", bound="Document")
 
 
@@ -172,12 +177,9 @@ def canonical(fields: Mapping[str, object]) -> bytes:
     Fields hold text, integers below 2^53 in size, booleans, null, lists and tables; decimals go in as
     text, because two machines may print a float differently. Raises :class:`DocumentError` otherwise.
     """
-    _check_shape(fields, "digest")
-    _refuse_floats(fields)
-    try:
-        return rfc8785.dumps(fields)  # type: ignore[arg-type]
-    except rfc8785.CanonicalizationError as error:
-        raise DocumentError("a value has no canonical form; write large numbers as text") from error
+    if _check_canonical(fields, 0):
+        return _ENCODER.encode(fields).encode()
+    return rfc8785.dumps(fields)  # type: ignore[arg-type]
 
 
 def digest(fields: Mapping[str, object]) -> str:
@@ -251,11 +253,13 @@ def _check_shape(value: object, origin: str, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise DocumentError(f"{origin}: is nested more than {MAX_DEPTH} deep")
     if isinstance(value, str):
+        if value.isascii():
+            return
         try:
             value.encode()
         except UnicodeEncodeError:  # half of a surrogate pair, which only JSON's escapes can write
             raise DocumentError(f"{origin}: holds text that is not Unicode: {value[:80]!a}") from None
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict | Mapping):
         for key, item in value.items():
             _check_shape(key, origin, depth)
             _check_shape(item, origin, depth + 1)
@@ -264,15 +268,38 @@ def _check_shape(value: object, origin: str, depth: int = 0) -> None:
             _check_shape(item, origin, depth + 1)
 
 
-def _refuse_floats(value: object) -> None:
+def _check_canonical(value: object, depth: int) -> bool:
+    """Refuse what has no canonical form; tell whether sorting keys by code point sorts them as RFC 8785 does.
+
+    That standard compares UTF-16 units, which differs where a key has characters beyond the first 2^16.
+    """
+    if depth > MAX_DEPTH:
+        raise DocumentError(f"digest: is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_shape(value, "digest")
+        return True
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        if abs(value) > _GREATEST:
+            raise DocumentError("a value has no canonical form; write large numbers as text")
+        return True
     if isinstance(value, float):
         raise DocumentError("a float has no place in a digest; write decimals as text")
-    if isinstance(value, Mapping):
-        for item in value.values():
-            _refuse_floats(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _refuse_floats(item)
+    if isinstance(value, dict):
+        plain = True
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise DocumentError("a value has no canonical form; the keys of a table are text")
+            if not key.isascii():
+                _check_shape(key, "digest")
+                plain = plain and max(key) < "\U00010000"
+            plain = _check_canonical(item, depth + 1) and plain
+        return plain
+    if isinstance(value, list | tuple):
+        return all([_check_canonical(item, depth + 1) for item in value])
+    raise DocumentError("a value has no canonical form; a digest holds text, whole numbers, lists and tables")
 
 
 def _path(detail: ErrorDetails, data: Mapping[str, Any]) -> str:

@@ -70,7 +70,9 @@ class PresetError(PolicyError):
     """A query uses a preset, or a column in a way, that this party's policy does not allow."""
 
     reason = "PRESET_NOT_APPROVED"
-    next_step = "See `mpc-engine policy show` for what this party allows, or ask whoever is responsible for it."
+    next_step = (
+        "See `mpc-engine policy show` for what this party allows, or ask whoever is responsible for it."
+    )
 
 
 class DeniedError(PolicyError):
@@ -303,7 +305,9 @@ class LedgerRollbackError(EngineError):
     reason = "LEDGER_ROLLBACK"
     grpc_code = "FAILED_PRECONDITION"
     exit_status = 11
-    next_step = "At the party named above, run `mpc-engine party recover`: it adopts what its peers witnessed."
+    next_step = (
+        "At the party named above, run `mpc-engine party recover`: it adopts what its peers witnessed."
+    )
 
 
 class LedgerBrokenError(EngineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -209,6 +210,10 @@ class Codebook(Document):
 
         Of a public file it covers name, kind and SHA-256, hence its content but not where it lies.
         """
+        return self._content_digest
+
+    @cached_property
+    def _content_digest(self) -> str:
         fields = self.model_dump(mode="json", exclude={"files"})
         if self.files:
             fields["files"] = {

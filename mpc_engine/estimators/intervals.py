@@ -187,7 +187,8 @@ def _exact(x: FloatArray, level: float) -> Interval:
     # For counts near 0 the lower quantile is 0 to all digits.
     some = np.maximum(x, 1e-6)
     return Interval(
-        np.asarray(scipy.stats.chi2.ppf(tail, 2 * some) / 2), np.asarray(scipy.stats.chi2.isf(tail, 2 * x + 2) / 2)
+        np.asarray(scipy.stats.chi2.ppf(tail, 2 * some) / 2),
+        np.asarray(scipy.stats.chi2.isf(tail, 2 * x + 2) / 2),
     )
 
 

@@ -63,6 +63,8 @@ class Identity:
     card: Card
     others: tuple[Card, ...] = ()
     """The cards of the same party that wait in `next/` or were presented before."""
+    former: tuple[SigningKey, ...] = field(default=(), repr=False)
+    """Signing keys that were presented before and are not destroyed yet."""
 
     @property
     def name(self) -> str:
@@ -130,8 +132,10 @@ def load_identity(directory: Path, *, clock: Clock = utc_now, timely: bool = Tru
     folders = [directory / NEXT, *sorted((directory / PREVIOUS).glob("*"))]
     others = [load_card(each / CARD_FILE) for each in folders if (each / CARD_FILE).exists()]
     others.sort(key=lambda card: card.made, reverse=True)
+    kept = [each / SIGNING_FILE for each in sorted((directory / PREVIOUS).glob("*"))]
+    former = tuple(SigningKey.load(path) for path in kept if path.exists())
     return Identity(
-        identity.certificate, identity.private_key_pem, identity.signing, identity.card, tuple(others)
+        identity.certificate, identity.private_key_pem, identity.signing, identity.card, tuple(others), former
     )
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import rfc8785
-
+from mpc_engine import documents
 from mpc_engine.errors import DocumentError, LedgerBrokenError
 
 HASH_BYTES = 32
@@ -51,10 +50,7 @@ def canonical(fields: Mapping[str, Any]) -> str:
 
     Raises :class:`DocumentError` for anything else.
     """
-    try:
-        return rfc8785.dumps(dict(fields)).decode()
-    except (rfc8785.CanonicalizationError, UnicodeError) as error:
-        raise DocumentError("an entry of the ledger has no canonical form") from error
+    return documents.canonical(dict(fields)).decode()
 
 
 def body_hash(time_utc: str, kind: str, salt: bytes, fields: str) -> bytes:

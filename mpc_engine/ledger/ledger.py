@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from mpc_engine.ledger import replay, schema
 from mpc_engine.ledger.chain import EMPTY, Head
@@ -52,7 +53,7 @@ class Ledger(Reading):
         clock: Clock = utc_now,
         entropy: Entropy = salts,
         read_only: bool = False,
-    ) -> Ledger:
+    ) -> Self:
         """Open the ledger in the folder ``path``, making it (0700) and its file (0600) if they are missing.
 
         The whole of it is verified. ``read_only`` looks at a ledger that another process may hold.
@@ -63,19 +64,19 @@ class Ledger(Reading):
         return cls._opened(Store.on_disk(path, read_only), party, clock, entropy)
 
     @classmethod
-    def in_memory(cls, *, party: str, clock: Clock = utc_now, entropy: Entropy = salts) -> Ledger:
+    def in_memory(cls, *, party: str, clock: Clock = utc_now, entropy: Entropy = salts) -> Self:
         """Return a new ledger in memory, for simulations and tests."""
         return cls._opened(Store.in_memory(), party, clock, entropy)
 
     @classmethod
     def from_image(
         cls, image: bytes, *, party: str, clock: Clock = utc_now, entropy: Entropy = salts
-    ) -> Ledger:
+    ) -> Self:
         """Return a ledger in memory with the content of :meth:`image`, verified like any other."""
         return cls._opened(Store.in_memory(image), party, clock, entropy)
 
     @classmethod
-    def _opened(cls, store: Store, party: str, clock: Clock, entropy: Entropy) -> Ledger:
+    def _opened(cls, store: Store, party: str, clock: Clock, entropy: Entropy) -> Self:
         ledger = cls(store, party, clock, entropy)
         try:
             store.prepare(ledger._begin)

@@ -193,6 +193,16 @@ class Reading:
         row = self._store.row("SELECT seq, hash FROM witness WHERE peer = ?", (peer,))
         return None if row is None else Head(*row)
 
+    def claims(self, peer: str) -> list[Head]:
+        """Return the heads that a peer has told since the one that was proved last."""
+        rows = self._store.rows("SELECT seq, hash FROM claim WHERE peer = ? ORDER BY seq, hash", (peer,))
+        return [Head(*row) for row in rows]
+
+    def vouched(self, ticket: str) -> dict[str, bytes]:
+        """Return the commitments that peers signed for a session, by peer."""
+        rows = self._store.rows("SELECT peer, content FROM vouched WHERE ticket = ? ORDER BY peer", (ticket,))
+        return {peer: bytes(content) for peer, content in rows}
+
     def document(self, digest: str) -> bytes | None:
         """Return the content that was kept under a digest."""
         found = self._store.value("SELECT content FROM document WHERE digest = ?", (digest,))

@@ -112,7 +112,9 @@ _FIRST = (
     ) STRICT""",
     "CREATE INDEX charge_scope ON charge (kind, name, state)",
     """CREATE TRIGGER spent_stays_spent BEFORE UPDATE ON charge
-        WHEN OLD.state = 'spent' AND (NEW.state <> 'spent' OR NEW.micro_epsilon < OLD.micro_epsilon)
+        WHEN OLD.state = 'spent' AND (NEW.state <> 'spent' OR NEW.micro_epsilon < OLD.micro_epsilon
+            OR length(NEW.delta) < length(OLD.delta)
+            OR (length(NEW.delta) = length(OLD.delta) AND NEW.delta < OLD.delta))
         BEGIN SELECT RAISE(ABORT, 'what is spent stays spent'); END""",
     """CREATE TRIGGER charges_stay BEFORE DELETE ON charge
         BEGIN SELECT RAISE(ABORT, 'charges are not deleted'); END""",
@@ -132,6 +134,20 @@ _FIRST = (
         peer TEXT PRIMARY KEY,
         seq INTEGER NOT NULL,
         hash {_HASH.format("hash")}
+    ) STRICT""",
+    # Heads that a peer has told in a commitment, not proved yet to continue the one witnessed.
+    f"""CREATE TABLE claim (
+        peer TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        hash {_HASH.format("hash")},
+        PRIMARY KEY (peer, seq, hash)
+    ) STRICT""",
+    # Commitments that peers signed: the proof of their debits, for them when they have lost their ledger.
+    """CREATE TABLE vouched (
+        ticket TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (ticket, peer)
     ) STRICT""",
     "CREATE TABLE document (digest TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT",
 )

@@ -80,12 +80,21 @@ class Transaction(RequestWriting, SessionWriting):
                 )
             if known is None or known.seq < head.seq:
                 self._store.write("INSERT OR REPLACE INTO witness VALUES (?, ?, ?)", (peer, *head))
+                self._store.write("DELETE FROM claim WHERE peer = ? AND seq <= ?", (peer, head.seq))
+
+    def claim(self, peer: str, head: Head) -> None:
+        """Remember a head that a peer told, to be compared with its chain when that is proved next."""
+        with self._step():
+            known = self._read.witnessed(peer)
+            if known is None or known.seq < head.seq:
+                self._store.write("INSERT INTO claim VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (peer, *head))
 
     def rewitness(self, peer: str, head: Head) -> None:
         """Replace what is remembered of a peer's ledger, after the peer recovered; audited."""
         with self._step():
             known = self._read.witnessed(peer) or Head(0, b"")
             self._store.write("INSERT OR REPLACE INTO witness VALUES (?, ?, ?)", (peer, *head))
+            self._store.write("DELETE FROM claim WHERE peer = ?", (peer,))
             self._append(
                 "rewitnessed",
                 peer=peer,
@@ -96,6 +105,12 @@ class Transaction(RequestWriting, SessionWriting):
             )
 
     # --- other ---------------------------------------------------------------------------------------
+
+    def vouch(self, ticket: str, peer: str, content: bytes) -> None:
+        """Keep the commitment that a peer signed for a session; the first one stands."""
+        self._store.write(
+            "INSERT INTO vouched VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (ticket, peer, content)
+        )
 
     def keep(self, digest: str, content: bytes) -> None:
         """Keep a document under its digest, once."""

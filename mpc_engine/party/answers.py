@@ -18,6 +18,7 @@ from mpc_engine.errors import (
     catalogue,
 )
 from mpc_engine.identity import Analyst
+from mpc_engine.ledger.charge import Charge
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import RequestRow
 from mpc_engine.party.account import charge_of
@@ -49,7 +50,6 @@ from mpc_engine.party.notices import Notices
 from mpc_engine.party.overview import title_of
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.situation import Situation
-from mpc_engine.release.plan import Plan
 from mpc_engine.runtime.switchboard import Switchboard
 
 M = TypeVar("M", bound=Document)
@@ -241,7 +241,7 @@ class Answers:
             phase = self._runner.phases[running[-1].ticket]
             progress = Progress(phase=phase, since=running[-1].changed)  # type: ignore[arg-type]
         available = row.state == "RELEASED" and row.ticket is not None
-        charge = charge_of(self._plan(row).guarantee)
+        charge = sessions[-1].charge if sessions else self._charge(row)
         return Status(
             id=row.id,
             state=row.state,
@@ -261,11 +261,16 @@ class Answers:
             times={"SUBMITTED": row.received, row.state: row.changed},
         )
 
-    def _plan(self, row: RequestRow) -> Plan:
-        here = self._situation()
-        submission = submission_of(row.body)
-        proposal = here.proposal(submission.asked(), submission.codebook)
-        return agreed_plan(proposal, {here.name: here.policy.least_threshold})
+    def _charge(self, row: RequestRow) -> Charge:
+        """Return what a request that has not begun would cost, as far as the present documents tell."""
+        here, submission = self._situation(), submission_of(row.body)
+        asked = submission.asked().privacy
+        try:
+            proposal = here.proposal(submission.asked(), submission.codebook)
+            plan = agreed_plan(proposal, {here.name: here.policy.least_threshold})
+        except EngineError:
+            return Charge.of(asked.epsilon_exact, asked.delta_exact)
+        return charge_of(plan.guarantee)
 
     def _waiting(self, row: RequestRow, parties: Mapping[str, Decided]) -> list[str]:
         """Say what must happen before the request can go on."""

@@ -15,7 +15,7 @@ from mpc_engine.party.proposal import propose
 from mpc_engine.release.execute import Computed
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.statistics.presets import parse_query
-from mpc_engine.transport.control import Agree
+from mpc_engine.transport.control import Agree, Commit
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Credentials:
     Attributes:
         signer: its signing key.
         keys: the signing keys that it trusts, by party number; its own among them.
+        former: its signing keys before a rotation, for what it committed with them.
         source: SHA-256 of its engine's source.
         policy: SHA-256 of what it publishes of its policy.
         engines: SHA-256 of sources that it accepts at others; its own is always accepted.
@@ -35,6 +36,14 @@ class Credentials:
     source: bytes
     policy: bytes = bytes(32)
     engines: tuple[bytes, ...] = ()
+    former: tuple[SigningKey, ...] = field(default=(), repr=False)
+
+    def signer_for(self, public: bytes) -> SigningKey:
+        """Return the key with which a session was begun. Raises LedgerBrokenError when it is gone."""
+        for key in (self.signer, *self.former):
+            if key.public == public:
+                return key
+        raise LedgerBrokenError("the signing key with which a session was begun is not on this machine")
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,20 @@ class Book(Protocol):
     def bodies(self, after: int, upto: int) -> Sequence[bytes]:
         """Return the body hashes of the ledger's entries after+1 … upto."""
 
+    def claims(self, peer: int) -> Sequence[Head]:
+        """Return the heads that another party has told since the one that was proved last."""
+
     def witness(self, peer: int, head: Head) -> None:
-        """Note the head of another party's ledger. Raises LedgerRollbackError if it contradicts one seen before."""
+        """Note a head of another party's ledger that is proved to continue all that was seen of it.
+
+        Raises LedgerRollbackError if it contradicts one seen before.
+        """
+
+    def vouch(self, peer: int, commit: Commit) -> None:
+        """Keep another party's commitment: the head in it as a claim, all of it as proof of its debit."""
+
+    def account(self) -> bytes:
+        """Return what the session debits for what, as all parties must see it; b"" without a service."""
 
     def computing(self, session_id: bytes) -> None:
         """Note that the parties have agreed."""
@@ -148,8 +169,19 @@ class Unrecorded(Book):
         """Return nothing."""
         return []
 
+    def claims(self, peer: int) -> Sequence[Head]:
+        """Return nothing."""
+        return []
+
     def witness(self, peer: int, head: Head) -> None:
         """Do nothing."""
+
+    def vouch(self, peer: int, commit: Commit) -> None:
+        """Do nothing."""
+
+    def account(self) -> bytes:
+        """Return nothing."""
+        return b""
 
     def computing(self, session_id: bytes) -> None:
         """Do nothing."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
 
-from mpc_engine.errors import EngineError
+from mpc_engine.errors import DocumentError, EngineError
 from mpc_engine.identity import utc_now
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.sealing import Sealing
@@ -23,6 +23,7 @@ from mpc_engine.party.messages import timestamp
 from mpc_engine.party.notices import Notices
 from mpc_engine.party.operator import Operator
 from mpc_engine.party.post import Post
+from mpc_engine.party.process import place_of
 from mpc_engine.party.recovery import Recovery
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.sequencer import Sequencer
@@ -82,6 +83,7 @@ class Party:
         )
         self.runner.on_failure = self._broken
         self.recovery = Recovery(ledger, self.post, self.situation, journal)
+        self.runner.publishing.fetch = self.recovery.fetch
         self.sequencer = (
             Sequencer(
                 ledger,
@@ -115,7 +117,12 @@ class Party:
         return self._current
 
     def reload(self, situation: Situation) -> None:
-        """Take on changed documents: policy, analysts, cards, codebook. Sessions that run go on as they began."""
+        """Take on changed documents: policy, analysts, cards, codebook. Committed sessions go on unchanged.
+
+        Raises DocumentError for another roster: that needs a restart.
+        """
+        if situation.directory.digest != self._current.directory.digest:
+            raise DocumentError("the roster has changed: restart the party, at all parties together")
         self._current = situation
         self.notices.spread()
         self._changed()
@@ -170,7 +177,7 @@ class Party:
     def _greet(self, peer: int) -> None:
         self.post.line_up(peer)
         self.notices.greet(peer)
-        self.runner.publishing.line_up()
+        self.runner.line_up(peer)
         self._changed()
 
     # --- within -------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ class Party:
             if self._ledger.broken:
                 self._broken(error)
         except Exception as error:
-            self._journal("party.failed", kind=type(error).__name__)
+            self._journal("party.failed", kind=type(error).__name__, **place_of(error))
 
     def _changed(self) -> None:
         """Something has changed that people see or that a session may wait for."""
@@ -222,6 +229,7 @@ class Party:
                 if self._switchboard.connected(peer):
                     self._guarded(lambda peer=peer: self.post.greet(peer))  # type: ignore[misc]
             self._guarded(self.notices.spread)
+            self._guarded(self.runner.sweep)
             self._changed()
 
     def report(self) -> Mapping[str, int]:

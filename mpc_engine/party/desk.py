@@ -9,11 +9,15 @@ that all say the same; but for a release, which a party has when it holds all si
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from mpc_engine.documents import canonical
 from mpc_engine.errors import (
+    EngineError,
+    IdempotencyError,
     PolicyError,
     ProtocolOrderError,
+    RateLimitError,
     RequestStateError,
     UnknownRequestError,
 )
@@ -33,8 +37,9 @@ MOST_OPEN = 1000
 """Most requests that are open at a time; more would only wait."""
 
 
+@lru_cache(maxsize=64)
 def submission_of(body: bytes) -> Submission:
-    """Return a request from its body as it came. Raises DocumentError."""
+    """Return a request from its body as it came, read once for many looks at it. Raises DocumentError."""
     return read_message(body, Submission, "request")
 
 
@@ -91,7 +96,7 @@ class Desk:
         return self._situation().judge(submission, self._thresholds())
 
     def decide(self, request: str, verdict: Verdict, by: str, detail: str = "") -> RequestRow:
-        """Record this party's operator's decision. Raises RequestStateError when there is nothing to decide."""
+        """Record the decision of this party's operator. Raises RequestStateError if there is none to make."""
         row = self._current(request)
         if row.state not in OPEN_REQUEST:
             raise RequestStateError(f"the request is {row.state}; there is nothing to decide any more")
@@ -115,7 +120,7 @@ class Desk:
         if any(each.state not in ("RESERVED", "COMPUTING", "ABORTED") for each in attempts):
             raise RequestStateError("its release is being opened; it cannot be withdrawn any more")
         here = self._situation()
-        settled = Settled(request=request, state="WITHDRAWN", detail=detail)
+        settled = Settled(request=request, digest=row.digest, state="WITHDRAWN", detail=detail)
         with self._post.transaction() as tx:
             if here.number == SEQUENCER:
                 self.settle(tx, settled)
@@ -127,9 +132,15 @@ class Desk:
         return self._current(request)
 
     def check_wanted(self, request: str) -> None:
-        """Raise RequestStateError if a request is being withdrawn here."""
+        """Raise EngineError unless this party, by its present documents, still wants a request answered."""
+        here = self._situation()
+        row = self._current(request)
+        own = self._ledger.decisions(request).get(here.name)
+        if row.state not in OPEN_REQUEST or own is None or own.verdict != "approved":
+            raise RequestStateError(f"the request is {row.state} at {here.name}, which has not approved it")
         if request in self._withdrawn:
             raise RequestStateError("the request is being withdrawn")
+        self.judge(submission_of(row.body)).check()
 
     # --- for the rest of the party ------------------------------------------------------------------
 
@@ -139,7 +150,7 @@ class Desk:
         row = self._ledger.request(settled.request)
         if row is None:
             raise UnknownRequestError("there is no such request")
-        if row.state not in OPEN_REQUEST:
+        if row.state not in OPEN_REQUEST or row.digest != settled.digest:
             return
         tx.settle(settled.request, settled.state, settled.reason, settled.detail, settled.ticket)
         if settled.state in ("RETURNED", "REJECTED", "WITHDRAWN"):
@@ -157,18 +168,51 @@ class Desk:
         self._post.check_sender(sender, own if here.number == SEQUENCER else sender == SEQUENCER)
         submission = submission_of(passed.body.encode())
         submission.verify()
+        known = self._ledger.request(submission.request_id)
+        failure: EngineError | None = None
+        if known is not None and known.digest != submission.digest:
+            failure = IdempotencyError("the same analyst used this key for another question here")
+        elif known is None and len(self._ledger.requests(states=OPEN_REQUEST)) >= MOST_OPEN:
+            failure = RateLimitError(f"{MOST_OPEN} requests are open at {here.name}")
+        if failure is not None:
+            self._turn_away(tx, submission, sender, failure)
+            return
         row = self._take_in(tx, submission, passed.body.encode(), passed.received_from)
         if here.number == SEQUENCER:
             self._pass_on(tx, passed, sender)
         self._decide_by_policy(tx, row, self.judge(submission))
+
+    def _turn_away(self, tx: Transaction, submission: Submission, sender: int, failure: EngineError) -> None:
+        """Return a request that cannot be taken in: by this party's word as sequencer, or by its opinion."""
+        here = self._situation()
+        request, digest, words = submission.request_id, submission.digest, f"{here.name}: {failure}"
+        if here.number == SEQUENCER:
+            settled = Settled(
+                request=request, digest=digest, state="RETURNED", reason=failure.reason, detail=words
+            )
+            self._post.post(tx, sender, settled)
+            return
+        opinion = Opinion(
+            request=request,
+            digest=digest,
+            party=here.name,
+            verdict="returned",
+            reason=failure.reason,
+            detail=words,
+        )
+        self._post.post(tx, SEQUENCER, opinion.signed(here.identity.signing))
 
     def _opinion(self, tx: Transaction, sender: int, opinion: Opinion) -> None:
         """Another party's decision."""
         here = self._situation()
         own = here.names[sender] == opinion.party
         self._post.check_sender(sender, own if here.number == SEQUENCER else sender == SEQUENCER)
-        if opinion.party == here.name or opinion.party not in here.names.values():
-            raise ProtocolOrderError("a decision of nobody on the roster")
+        numbers = {name: number for number, name in here.names.items()}
+        origin = numbers.get(opinion.party, here.number)
+        if origin == here.number or not opinion.signed_by(here.keys(origin)):
+            raise ProtocolOrderError("a decision that no other party of the roster has signed")
+        if self._current(opinion.request).digest != opinion.digest:
+            return  # about another question that the analyst asked under the same key
         tx.decide(opinion.request, opinion.party, opinion.verdict, opinion.reason, opinion.detail, opinion.by)
         if here.number == SEQUENCER:
             self._pass_on(tx, opinion, sender)
@@ -183,11 +227,25 @@ class Desk:
                 self.settle(tx, settled)
             return
         self._post.check_sender(sender, sender == SEQUENCER)
-        if settled.state == "RELEASED" and (
-            settled.ticket is None or not self._ledger.receipt(settled.ticket)
-        ):
-            return  # this party says so itself when it holds the release
+        if settled.state == "RELEASED" and not self._may_serve(settled):
+            return  # if a session of its own answers it, this party says so itself when it holds the release
         self.settle(tx, settled)
+
+    def _may_serve(self, settled: Settled) -> bool:
+        """Tell whether a release that is here answers a request that this party approved and would again."""
+        row = self._ledger.request(settled.request)
+        session = None if settled.ticket is None else self._ledger.session(settled.ticket)
+        if row is None or session is None or self._ledger.receipt(session.ticket) is None:
+            return False
+        first = self._ledger.request(session.request)
+        if first is None:
+            return False
+        try:
+            self.check_wanted(row.id)
+        except EngineError:
+            return False
+        asked, answered = submission_of(row.body), submission_of(first.body)
+        return asked.query == answered.query and asked.codebook == answered.codebook
 
     # --- within -------------------------------------------------------------------------------------
 
@@ -230,9 +288,15 @@ class Desk:
         here = self._situation()
         tx.decide(request, here.name, verdict, reason, detail, by)
         opinion = Opinion(
-            request=request, party=here.name, verdict=verdict, reason=reason, detail=detail[:4000], by=by
+            request=request,
+            digest=self._current(request).digest,
+            party=here.name,
+            verdict=verdict,
+            reason=reason,
+            detail=detail[:4000],
+            by=by,
         )
-        self._pass_on(tx, opinion, here.number)
+        self._pass_on(tx, opinion.signed(here.identity.signing), here.number)
         self._review(tx, request)
 
     def _review(self, tx: Transaction, request: str) -> None:
@@ -251,13 +315,14 @@ class Desk:
                 tx,
                 Settled(
                     request=request,
+                    digest=row.digest,
                     state="REJECTED" if first.verdict == "rejected" else "RETURNED",
                     reason=first.reason,
                     detail=f"{first.party}: {first.detail}"[:4000],
                 ),
             )
         elif here.number == SEQUENCER and complete:
-            self.settle(tx, Settled(request=request, state="APPROVED"))
+            self.settle(tx, Settled(request=request, digest=row.digest, state="APPROVED"))
         elif complete and not against:
             if row.state != "REVIEWED":
                 tx.settle(request, "REVIEWED")

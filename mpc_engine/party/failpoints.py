@@ -26,7 +26,13 @@ FAILPOINTS: Final = (
 )
 """All of them, in the order in which a session passes them."""
 
-hook: Callable[[str], None] = lambda name: None
+
+def _pass(name: str) -> None:
+    """Do nothing."""
+
+
+hook: Callable[[str], None] = _pass
+"""What happens at a failpoint."""
 
 
 def reach(name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from mpc_engine.documents import Document, Field, canonical, parse
 from mpc_engine.errors import DocumentError, ProtocolOrderError, TooLargeError
 from mpc_engine.identity.signing import SigningKey, verify
+from mpc_engine.party.encoding import read_message
 from mpc_engine.party.messages import (
     Amounts,
     Digest,
@@ -28,27 +29,31 @@ from mpc_engine.party.messages import (
 from mpc_engine.runtime.switchboard import MAX_LINE_BYTES
 
 STATE_PURPOSE = "session-state"
-_MOST_DEBITS = 100
+OPINION_PURPOSE = "opinion"
+MOST_DEBITS = 12
 """Debits in one message."""
 PART_BYTES = 1 << 17
 """Bytes of a release in one message."""
 MOST_RELEASE_BYTES = 1 << 28
 
+Count = Annotated[int, Field(ge=0, le=10**15)]
+"""Of messages, entries or bytes: far more than there can be, and far less than a ledger can store."""
 Ticket = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 SessionWord = Annotated[str, Field(pattern=r"^[A-Z]{4,12}$")]
 
 
 class Hello(Document):
     """First on a line: the last durable message received, and the number of the first that waits here."""
 
-    received: Annotated[int, Field(ge=0)]
-    first: Annotated[int, Field(ge=1)]
+    received: Count
+    first: Annotated[int, Field(ge=1, le=10**15)]
 
 
 class Ack(Document):
     """All durable messages up to this one are stored."""
 
-    upto: Annotated[int, Field(ge=0)]
+    upto: Count
 
 
 class Notice(Document):
@@ -56,8 +61,8 @@ class Notice(Document):
 
     published: PolicyAnswer
     dataset: Amounts | None = None
-    projects: Annotated[dict[str, Amounts], Field(max_length=1000)] = {}
-    analysts: Annotated[dict[str, Amounts], Field(max_length=1000)] = {}
+    projects: Annotated[dict[str, Amounts], Field(max_length=1000, default_factory=dict)]
+    analysts: Annotated[dict[str, Amounts], Field(max_length=1000, default_factory=dict)]
 
 
 class Passed(Document):
@@ -68,20 +73,36 @@ class Passed(Document):
 
 
 class Opinion(Document):
-    """One party's decision about a request."""
+    """One party's decision about a request, signed; ``digest`` tells which question it is about."""
 
     request: RequestId
+    digest: Digest
     party: Name
     verdict: Literal["approved", "rejected", "returned"]
     reason: Reason = ""
     detail: Words = ""
     by: Annotated[str, Field(max_length=100)] = ""
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+    def signed(self, signer: SigningKey) -> Opinion:
+        """Return the opinion with its party's signature."""
+        return self.model_copy(update={"signature": signer.sign(OPINION_PURPOSE, self._content).hex()})
+
+    def signed_by(self, keys: tuple[bytes, ...]) -> bool:
+        """Return whether the opinion is signed with one of these keys."""
+        signature = bytes.fromhex(self.signature)
+        return any(verify(key, OPINION_PURPOSE, self._content, signature) for key in keys)
+
+    @property
+    def _content(self) -> bytes:
+        return canonical(self.model_dump(exclude={"signature"}))
 
 
 class Settled(Document):
     """What has become of a request, as the sequencer says."""
 
     request: RequestId
+    digest: Digest
     state: Literal["APPROVED", "RELEASED", "RETURNED", "REJECTED", "WITHDRAWN"]
     reason: Reason = ""
     detail: Words = ""
@@ -89,9 +110,10 @@ class Settled(Document):
 
 
 class Begin(Document):
-    """Begin the session ``ticket`` that answers ``request``; ``question`` is what all must find that it asks."""
+    """Begin the session ``ticket`` for ``request``; ``question`` is what all must find that it asks."""
 
     request: RequestId
+    digest: Digest
     ticket: Ticket
     question: Digest
 
@@ -111,22 +133,26 @@ class Ask(Document):
 
 
 class Told(Document):
-    """The state of a session at one party, signed: UNKNOWN if there is no such session."""
+    """The state of a session at one party, signed: UNKNOWN if there is no such session.
+
+    ``session_id`` is "" where the party had not agreed on one.
+    """
 
     ticket: Ticket
     party: Name
     state: SessionWord
+    session_id: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")] = ""
     signature: Signature
 
     @classmethod
-    def make(cls, ticket: str, party: str, state: str, signer: SigningKey) -> Told:
+    def make(cls, ticket: str, party: str, state: str, signer: SigningKey, session_id: str = "") -> Told:
         """Return the signed statement."""
-        signature = signer.sign(STATE_PURPOSE, _stated(ticket, party, state)).hex()
-        return cls(ticket=ticket, party=party, state=state, signature=signature)
+        signature = signer.sign(STATE_PURPOSE, _stated(ticket, party, state, session_id)).hex()
+        return cls(ticket=ticket, party=party, state=state, session_id=session_id, signature=signature)
 
     def signed_by(self, keys: tuple[bytes, ...]) -> bool:
         """Return whether the statement is signed with one of these keys."""
-        content = _stated(self.ticket, self.party, self.state)
+        content = _stated(self.ticket, self.party, self.state, self.session_id)
         return any(verify(key, STATE_PURPOSE, content, bytes.fromhex(self.signature)) for key in keys)
 
 
@@ -142,17 +168,39 @@ class AskDebits(Document):
     after: Annotated[str, Field(max_length=32)] = ""
 
 
-class Debit(Document):
-    """A session that spent budget at all parties, as one of them recorded it."""
+class Account(Document):
+    """What a session debits for what; every party's commitment carries it, signed, and all agree."""
 
     ticket: Ticket
     request: RequestId
+    digest: Digest
     question: Digest
     micro_epsilon: Annotated[int, Field(ge=0, le=10**15)]
     delta: Annotated[str, Field(pattern=r"^[0-9]{1,40}$")]
-    analyst_name: Name
     analyst: Annotated[str, Field(max_length=80)]
+    analyst_name: Name
     project: Project
+
+    def encode(self) -> bytes:
+        """Return the bytes that are signed."""
+        return canonical(self.model_dump())
+
+    @classmethod
+    def decode(cls, content: bytes) -> Account:
+        """Return the account in `content`. Raises DocumentError."""
+        return read_message(content, cls, "account")
+
+
+class Debit(Document):
+    """The receiver's own commitment to a session, as it once sent it: the proof that it debited its budget.
+
+    ``plan`` and ``session_id`` are what its signature is also over; ``released``: the sender has the release.
+    """
+
+    ticket: Ticket
+    commit: Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", max_length=1 << 14)]
+    plan: Digest
+    session_id: SessionId
     released: bool
 
 
@@ -160,7 +208,7 @@ class Debits(Document):
     """Debits after a ticket, in order; ``more`` if there are others after them."""
 
     after: Annotated[str, Field(max_length=32)]
-    debits: Annotated[tuple[Debit, ...], Field(max_length=_MOST_DEBITS)]
+    debits: Annotated[tuple[Debit, ...], Field(max_length=MOST_DEBITS)]
     more: bool
 
 
@@ -168,23 +216,27 @@ class AskRelease(Document):
     """Send the release and the receipt of this session, from this byte on."""
 
     ticket: Ticket
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Count = 0
 
 
 class ReleasePart(Document):
     """A part of ``{"release": …, "receipt": …}``, in base64, and the length of the whole in bytes."""
 
     ticket: Ticket
-    offset: Annotated[int, Field(ge=0)]
+    offset: Count
     total: Annotated[int, Field(ge=1, le=MOST_RELEASE_BYTES)]
     content: Annotated[str, Field(max_length=2 * PART_BYTES)]
 
 
 class Recovered(Document):
-    """This party has adopted all debits that the receiver told it of; its ledger goes on from this head."""
+    """This party has adopted all debits that the receiver told it of; its ledger goes on from this head.
 
-    entries: Annotated[int, Field(ge=0)]
+    ``tickets`` is the digest of the tickets that the receiver told.
+    """
+
+    entries: Count
     hash: Digest
+    tickets: Digest
 
 
 Message = (
@@ -259,5 +311,5 @@ def read_frame(content: bytes, sender: str) -> tuple[int, Message]:
         raise ProtocolOrderError(f"{sender} said something that this version does not understand") from None
 
 
-def _stated(ticket: str, party: str, state: str) -> bytes:
-    return f"{ticket}\0{party}\0{state}".encode()
+def _stated(ticket: str, party: str, state: str, session_id: str) -> bytes:
+    return f"{ticket}\0{party}\0{state}\0{session_id}".encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from mpc_engine.documents import (
@@ -108,6 +109,10 @@ class Submission(Document):
 
     def asked(self) -> Query:
         """Return the query. Raises DocumentError naming the key that breaks a rule."""
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> Query:
         query = parse_query(self.query, "query")
         if canonical(query.digest_fields()) != canonical(self.query):
             raise DocumentError("query: is not in the form in which parties compare queries")

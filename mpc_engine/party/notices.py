@@ -1,8 +1,10 @@
-"""What each party publishes of itself, as every other has it: its policy, its snapshot, what is left of budgets."""
+"""What each party publishes of itself, as all others have it: policy, snapshot, what is left of budgets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from mpc_engine.ledger.charge import Charge, Scope
 from mpc_engine.ledger.ledger import Ledger
@@ -10,6 +12,11 @@ from mpc_engine.party.lines import Notice
 from mpc_engine.party.messages import Amounts, PolicyAnswer, publish_policy
 from mpc_engine.party.post import Post
 from mpc_engine.party.situation import Situation
+
+_GREATEST_K = 1_000_000
+_SNAPSHOT = re.compile(r"([0-9a-f]{32})?")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?")
+_VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 
 
 class Notices:
@@ -28,6 +35,7 @@ class Notices:
         self._held: dict[str, Notice] = {}
         self._said: Notice | None = None
         self._signed: tuple[Situation, str, PolicyAnswer] | None = None
+        self._checked: dict[int, tuple[Situation, PolicyAnswer]] = {}
         post.handle({}, {"notice": self._take})
 
     def own(self) -> Notice:
@@ -56,7 +64,9 @@ class Notices:
     def thresholds(self) -> dict[str, int]:
         """Return the least k of those who have published it, by name."""
         here = self._situation()
-        others = {name: int(each.published.policy["least_threshold"]) for name, each in self._others().items()}
+        others = {
+            name: int(each.published.policy["least_threshold"]) for name, each in self._others().items()
+        }
         return {here.name: here.policy.least_threshold, **others}
 
     def known(self) -> tuple[Mapping[str, int], Mapping[str, str]] | None:
@@ -107,17 +117,24 @@ class Notices:
             here.number,
         )
         self._post.check_sender(sender, named and (origin == sender or passed_on))
-        signed = any(notice.published.signed_by(card) for card in here.directory.cards[origin - 1])
-        well_formed = isinstance(notice.published.policy.get("least_threshold"), int) and isinstance(
-            notice.published.policy.get("snapshot"), str
-        )
-        self._post.check_sender(sender, signed and well_formed)
+        signed = self._is_signed(notice.published, here, origin)
+        self._post.check_sender(sender, signed and _is_usable(notice.published.policy))
         if self._held.get(notice.published.party) != notice:
             self._held[notice.published.party] = notice
             for peer in here.peers:
                 if self._relays(origin, peer):
                     self._post.say(peer, notice)
             self._changed()
+
+    def _is_signed(self, answer: PolicyAnswer, here: Situation, origin: int) -> bool:
+        """Tell whether a card trusted for a party signed its policy; the same is not checked twice."""
+        known = self._checked.get(origin)
+        if known is not None and known[0] is here and known[1] == answer:
+            return True
+        signed = any(answer.signed_by(card) for card in here.directory.cards[origin - 1])
+        if signed:
+            self._checked[origin] = (here, answer)
+        return signed
 
     def _left(self, scope: Scope) -> Amounts:
         """Return what is left of a budget; None where nothing is limited."""
@@ -133,3 +150,20 @@ class Notices:
                     micro_epsilon=row.remaining_micro_epsilon, delta=None if delta is None else str(delta)
                 )
         return Amounts.of(Charge(0, 0))
+
+
+def _is_usable(policy: Mapping[str, Any]) -> bool:
+    """Tell whether what this party reads of another's policy has the form that it has in every policy."""
+    k, engine = policy.get("least_threshold"), policy.get("engine")
+    version = engine.get("version") if isinstance(engine, Mapping) else None
+    return (
+        type(k) is int
+        and 1 <= k <= _GREATEST_K
+        and _matches(_SNAPSHOT, policy.get("snapshot"))
+        and _matches(_DECIMAL, policy.get("greatest_epsilon"))
+        and _matches(_VERSION, version)
+    )
+
+
+def _matches(form: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None

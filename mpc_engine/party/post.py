@@ -7,8 +7,10 @@ between the two cannot lose or repeat it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mpc_engine.errors import EngineError, LedgerBrokenError, LedgerWriteError, ProtocolOrderError
@@ -25,7 +27,13 @@ from mpc_engine.party.lines import (
     kind_of,
     read_frame,
 )
+from mpc_engine.party.process import place_of
 from mpc_engine.runtime.switchboard import Switchboard
+
+_GREATEST_GREETED = 10**12
+"""Above it there is room for this party's own messages, which go on from there."""
+_NOTE_EVERY_S = 1.0
+"""The same refusal of one peer's messages is noted at most so often."""
 
 Durable = Callable[[Transaction, int, Any], None]
 """Handles a durable message from a party, within a transaction; must not await."""
@@ -46,6 +54,7 @@ class Post:
         self._greeted: set[int] = set()
         self._sent: dict[int, int] = {}
         self._after: list[Callable[[], None]] = []
+        self._noted: dict[tuple[str, str], float] = {}
         self.on_broken: Callable[[EngineError], None] = lambda error: None
         """Told when the ledger fails in a way that the process must end for."""
 
@@ -58,7 +67,7 @@ class Post:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Change the ledger; what was posted inside is sent, and what was deferred done, once it is durable."""
+        """Change the ledger; what was posted inside is sent, and what was deferred is done, once durable."""
         self._after.clear()
         try:
             with self._ledger.transaction() as tx:
@@ -67,11 +76,14 @@ class Post:
             if self._ledger.broken:
                 self.on_broken(error)
             raise
-        for peer in self._greeted.copy():
-            self.flush(peer)
+        # The change is durable: what follows may fail, but must not look as if the change had.
         waiting, self._after = self._after, []
-        for action in waiting:
-            action()
+        actions: list[Callable[[], None]] = [partial(self.flush, peer) for peer in sorted(self._greeted)]
+        for action in [*actions, *waiting]:
+            try:
+                action()
+            except Exception as error:
+                self._journal("party.failed", kind=type(error).__name__, **place_of(error))
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Do something when the present transaction is durable."""
@@ -131,10 +143,19 @@ class Post:
         except LedgerBrokenError as error:
             self.on_broken(error)
         except EngineError as error:
+            self._refused(name, error)
+
+    def _refused(self, name: str, error: EngineError) -> None:
+        """Note that a message was refused, but not often: a peer could fill the disk with such notes."""
+        now = asyncio.get_running_loop().time()
+        if now - self._noted.get((name, error.reason), -_NOTE_EVERY_S) >= _NOTE_EVERY_S:
+            self._noted[name, error.reason] = now
             self._journal("line.refused", peer=name, reason=error.reason)
 
     def _hello(self, peer: int, hello: Hello) -> None:
         name = self._names[peer]
+        if max(hello.received, hello.first) > _GREATEST_GREETED:
+            raise ProtocolOrderError(f"{name} counts more messages than there can be")
         line = self._ledger.line(name)
         if hello.received > line.sent or hello.first - 1 > line.received:
             # One of the two ledgers was put back to an earlier state: go on with numbers that both accept.
@@ -146,6 +167,10 @@ class Post:
         with self._ledger.transaction() as tx:
             tx.acknowledge(name, hello.received)
         self._sent[peer] = hello.received
+        waiting = self._ledger.outgoing(name)
+        if waiting and waiting[0].id > hello.received + 1:
+            # It waits for messages that are not there any more, and would ask for them for ever.
+            self.greet(peer)
         self.flush(peer)
 
     def _acknowledged(self, peer: int, ack: Ack) -> None:
@@ -169,7 +194,7 @@ class Post:
                 raise
             except EngineError as error:
                 # It will not get better by being sent again.
-                self._journal("line.refused", peer=name, reason=error.reason)
+                self._refused(name, error)
                 with self._ledger.transaction() as tx:
                     tx.received(name, number)
         self.say(peer, Ack(upto=number))

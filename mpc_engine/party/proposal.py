@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import digest
@@ -56,6 +57,11 @@ class Proposal:
 
 def roster_digest(members: Sequence[Member]) -> str:
     """Return the digest of a roster, 64 hexadecimal digits, which all parties must have alike."""
+    return _roster_digest(tuple(members))
+
+
+@lru_cache(maxsize=16)
+def _roster_digest(members: tuple[Member, ...]) -> str:
     return digest({"members": [member.as_fields() for member in members]})
 
 

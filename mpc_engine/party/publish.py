@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from mpc_engine import __version__
 from mpc_engine.errors import EquivocationError, IntegrityError, ProtocolOrderError
 from mpc_engine.identity.signing import verify
 from mpc_engine.party.book import Book, Committed, Credentials
@@ -32,7 +31,7 @@ from mpc_engine.transport.control import HASH_BYTES, MAX_CONTROL_BYTES, Commit, 
 COMMIT, PATTERN, SIGN, SIGNED = 2, 3, 4, 5
 """Control rounds; those before the commit are in `party.session`."""
 
-_COMMIT_PURPOSE = "commit"
+COMMIT_PURPOSE = "commit"
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,29 @@ async def publish(
     credentials: Credentials,
     book: Book,
     *,
-    commit_timeout_s: float | None = None,
+    commits: Mapping[int, Commit] | None = None,
     progress: Progress | None = None,
     meter: Meter | None = None,
     announce: Callable[[str], None] = lambda phase: None,
 ) -> Finished:
     """Publish over a link that is bound to the session, and return what all parties hold then.
 
-    `commit_timeout_s` is the longest wait for the others' commitments, by default that of one message. Raises
+    `commits` are the commitments of the computing parties, if they have come over this link already. Raises
     EngineError as the link does, and IntegrityError for what cannot come from parties in order. The link is
     left open.
     """
-    return await _Publisher(committed, link, credentials, book, announce).run(
-        commit_timeout_s, progress, meter
-    )
+    return await _Publisher(committed, link, credentials, book, announce).run(commits, progress, meter)
+
+
+async def receive_commits(
+    committed: Committed, link: Link, credentials: Credentials, book: Book, timeout_s: float | None = None
+) -> dict[int, Commit]:
+    """Wait for the commitments of all peers, check and keep them, and return them by number.
+
+    An input-only silo does this before its own commit: it has nothing to do while the others compute, and
+    must not pay for what they do not finish. `committed` need not have been written down yet.
+    """
+    return await _Publisher(committed, link, credentials, book, lambda phase: None).receive(timeout_s)
 
 
 class _Publisher:
@@ -77,16 +85,19 @@ class _Publisher:
     ) -> None:
         self.committed, self.link, self.credentials, self.book = committed, link, credentials, book
         self.plan, self.me, self.announce = committed.plan, committed.me, announce
+        self.account = book.account()
+        # What was begun with a key is signed with it to the end, whatever key has come since.
+        self.signer = credentials.signer_for(committed.agrees[committed.me].signing_key)
 
     @property
     def _computes(self) -> bool:
         return self.me <= self.plan.computing
 
     async def run(
-        self, commit_timeout_s: float | None, progress: Progress | None, meter: Meter | None
+        self, received: Mapping[int, Commit] | None, progress: Progress | None, meter: Meter | None
     ) -> Finished:
         committed, plan = self.committed, self.plan
-        commits = await self._commit(commit_timeout_s)
+        commits = await self._commit(received)
         openings = commits[1].openings_hash
         self.announce("open")
         publication = Publication(plan, self.me, self.link, progress, meter)
@@ -100,7 +111,7 @@ class _Publisher:
             "session_id": committed.session_id.hex(),
             "openings_sha256": openings.hex(),
             "pattern_sha256": pattern.hex(),
-            "engine": __version__,
+            "engine": committed.agrees[committed.me].engine_version,
             **{
                 f"snapshot:{self._name(number)}": agree.snapshot_id
                 for number, agree in sorted(committed.agrees.items())
@@ -138,38 +149,46 @@ class _Publisher:
 
     # --- commitments --------------------------------------------------------------------------------
 
-    async def _commit(self, timeout_s: float | None) -> dict[int, Commit]:
+    async def _commit(self, received: Mapping[int, Commit] | None) -> dict[int, Commit]:
         """Tell every peer that this party committed, and wait until all its peers have."""
         committed = self.committed
         hash_ = committed.computed.openings_hash if self._computes else bytes(HASH_BYTES)
-        unsigned = Commit(hash_, self.me, committed.head, bytes(64))
+        unsigned = Commit(hash_, self.me, committed.head, bytes(64), self.account)
         content = unsigned.signed_content(committed.session_id, self.plan.digest)
-        signature = self.credentials.signer.sign(_COMMIT_PURPOSE, content)
-        mine = Commit(hash_, self.me, committed.head, signature)
+        mine = replace(unsigned, signature=self.signer.sign(COMMIT_PURPOSE, content))
         for peer in self.link.peers:
             await self._send(peer, COMMIT, mine.encode())
-        commits = {self.me: mine}
-        for peer, data in (await self._receive(COMMIT, timeout_s)).items():
-            commits[peer] = self._checked(Commit.decode(data), peer)
-            self.book.witness(peer, commits[peer].head)
+        commits = {self.me: mine, **(await self.receive() if received is None else received)}
         reference = commits[1].openings_hash
         for peer in range(1, self.plan.computing + 1):
             if not hmac.compare_digest(commits[peer].openings_hash, reference):
                 raise IntegrityError(f"{self._name(peer)} saw other masked coins than its peers")
         return commits
 
+    async def receive(self, timeout_s: float | None = None) -> dict[int, Commit]:
+        """Wait for the commitments of all peers."""
+        commits = {}
+        for peer, data in (await self._receive(COMMIT, timeout_s)).items():
+            commits[peer] = self._checked(Commit.decode(data), peer)
+            self.book.vouch(peer, commits[peer])
+        return commits
+
     def _checked(self, commit: Commit, party: int) -> Commit:
-        """Return a commitment if it is this party's, signed with the key that it agreed with."""
+        """Return a commitment if it is this party's, signed with the key that it agreed with, to the same."""
         content = commit.signed_content(self.committed.session_id, self.plan.digest)
         key = self.committed.agrees[party].signing_key
-        if commit.party != party or not verify(key, _COMMIT_PURPOSE, content, commit.signature):
+        if commit.party != party or not verify(key, COMMIT_PURPOSE, content, commit.signature):
             raise IntegrityError(f"the commitment of {self._name(party)} is not signed by it")
+        if commit.account != self.account:
+            raise EquivocationError(
+                f"{self._name(party)} debited something else for this session than {self._name(self.me)}"
+            )
         return commit
 
     # --- the pattern --------------------------------------------------------------------------------
 
     async def _compare_patterns(self, pattern: bytes, commits: dict[int, Commit]) -> None:
-        """Check that all opened the same pattern; learn the commitments of those this party has no channel to."""
+        """Check that all opened the same pattern; learn the commitments of those without a channel to us."""
         for peer in self.link.peers:
             relayed = tuple(commits[number].encode() for number in self._unconnected(peer))
             await self._send(peer, PATTERN, Pattern(pattern, relayed).encode())
@@ -190,9 +209,9 @@ class _Publisher:
     # --- the receipt --------------------------------------------------------------------------------
 
     async def _signatures(self, unsigned: Mapping[str, Any]) -> dict[int, bytes]:
-        """Exchange signatures of the receipt; a party signs when it holds the release and found nothing wrong."""
+        """Exchange signatures of the receipt; who signs holds the release and found nothing wrong."""
         content = receipt_content(unsigned)
-        mine = self.credentials.signer.sign(RECEIPT_PURPOSE, content)
+        mine = self.signer.sign(RECEIPT_PURPOSE, content)
         for peer in self.link.peers:
             await self._send(peer, SIGN, Signatures({self.me: mine}).encode())
         signatures = {self.me: mine}

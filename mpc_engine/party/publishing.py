@@ -9,9 +9,10 @@ budget stays spent, and the key is destroyed too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
+from typing import Any
 
 from mpc_engine.documents import canonical
 from mpc_engine.errors import (
@@ -30,6 +31,7 @@ from mpc_engine.party.failpoints import reach
 from mpc_engine.party.journal import Journal
 from mpc_engine.party.lines import Ask, Stored, Told
 from mpc_engine.party.post import Post
+from mpc_engine.party.process import place_of
 from mpc_engine.party.publish import publish
 from mpc_engine.party.record import Record, remembered
 from mpc_engine.party.situation import Situation
@@ -42,6 +44,11 @@ INTEGRITY_TRIES = 3
 GONE = frozenset(("ABORTED", "UNKNOWN", "LOST", "ADOPTED"))
 """States in which a party will never open its shares of a session."""
 
+LONGEST_PAUSE_S = 60.0
+"""Longest pause between two tries."""
+
+Fetch = Callable[[int, str], Awaitable[tuple[dict[str, Any], dict[str, Any]] | None]]
+"""Returns release and receipt of a session as a peer has them, None if not all parties signed them."""
 Ended = Callable[[str, str, EngineError | None], None]
 """Told when a session has ended, or is published here: ticket, state, and why it failed."""
 
@@ -57,8 +64,14 @@ def error_of(reason: str, words: str) -> EngineError:
     return classes.get(reason, EngineError)(words)
 
 
+async def _fetch_nothing(peer: int, ticket: str) -> None:
+    return None
+
+
 class Publishing:
     """The committed sessions of one party.
+
+    `fetch` is to be set to what gets a release from a peer.
 
     Args:
         record: returns a session's book.
@@ -81,7 +94,9 @@ class Publishing:
         self._ledger, self._keys, self._post = ledger, keys, post
         self._switchboard, self._situation, self._journal = switchboard, situation, journal
         self._record, self._ended, self._phase = record, ended, phase
+        self.fetch: Fetch = _fetch_nothing
         self._asked: dict[str, dict[int, Told]] = {}
+        self._done: dict[str, set[str]] = {}
         self._news: dict[str, asyncio.Event] = {}
         post.handle({"stored": self._stored}, {"ask": self._ask, "told": self._take_told})
 
@@ -90,22 +105,29 @@ class Publishing:
 
         `failure` is why the first try, over the session's own link, did not succeed.
         """
-        failures = 0
+        tries = failed_checks = 0
         while (row := self._ledger.session(ticket)) is not None and row.state in PUBLISHING:
             if self._complete(row):
                 self._release(ticket)
                 return
-            if isinstance(failure, IntegrityError) and not isinstance(failure, ProtocolOrderError):
-                failures += 1
-                if failures >= INTEGRITY_TRIES and row.state != "SIGNED":
-                    self._lose(ticket, failure, b"")
-                    return
-            if row.state == "SIGNED" or not self._all_connected():
-                if await self._pause(ticket):
+            if row.state == "SIGNED":
+                if await self._pause(ticket) or await self._others_are_done(ticket):
                     continue
-            if failure is not None and await self._lost(ticket):
-                return
-            failure = await self._try(ticket) if self._all_connected() else PeerError("a line is down")
+            elif failure is not None:
+                failed_checks += isinstance(failure, IntegrityError) and not isinstance(
+                    failure, ProtocolOrderError
+                )
+                if await self._resolve(ticket, failure if failed_checks >= INTEGRITY_TRIES else None):
+                    continue
+                await self._rest(ticket, tries)
+                tries += 1
+            if not all(self._switchboard.connected(peer) for peer in self._situation().peers):
+                failure = PeerError("a line is down")
+                await self._pause(ticket)
+            elif not self._has_key(ticket):
+                failure = PeerError("only the others can have the release: the key to the shares is not here")
+            else:
+                failure = await self._try(ticket)
 
     def line_up(self) -> None:
         """Let all sessions try again: a line stands."""
@@ -114,8 +136,8 @@ class Publishing:
 
     def forget(self, ticket: str) -> None:
         """Drop what was kept of a session that does not run any more."""
-        self._news.pop(ticket, None)
-        self._asked.pop(ticket, None)
+        for kept in (self._news, self._asked, self._done):
+            kept.pop(ticket, None)
 
     async def states(self, ticket: str) -> dict[int, str]:
         """Ask all peers for the state of a session, and return the answers that come in time."""
@@ -132,7 +154,7 @@ class Publishing:
     # --- trying -------------------------------------------------------------------------------------
 
     async def _try(self, ticket: str) -> EngineError | None:
-        """Publish once over a link of its own; return why it did not work. Ends early when all have stored."""
+        """Publish once, over a link of its own; return why it did not work. Ends early if all have stored."""
         work = asyncio.get_running_loop().create_task(self._publish(ticket))
         try:
             while not work.done():
@@ -150,7 +172,7 @@ class Publishing:
         error = None if work.cancelled() else work.exception()
         if error is None or isinstance(error, EngineError):
             return error
-        self._journal("session.publish_failed", ticket=ticket, kind=type(error).__name__)
+        self._journal("session.publish_failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
         return EngineError(f"unexpected {type(error).__name__}")
 
     async def _publish(self, ticket: str) -> None:
@@ -173,28 +195,69 @@ class Publishing:
                 announce=lambda phase: self._phase(ticket, phase),
             )
 
-    async def _lost(self, ticket: str) -> bool:
-        """Ask all peers for a session's state; note that it is lost if one has not committed it."""
-        await self.states(ticket)
+    def _has_key(self, ticket: str) -> bool:
+        """Tell whether this party can open its shares: not after a backup without the key was put back."""
+        return self._ledger.sealed(ticket) is None or ticket in self._keys.tickets()
+
+    async def _resolve(self, ticket: str, given_up: EngineError | None) -> bool:
+        """Ask all peers for a session's state, and act on it; tell whether that has changed anything.
+
+        Whoever has release and receipt gives them to this party. Else the session is lost if a peer will
+        never open its shares, or if this party gives it up for a check that fails again and again.
+        """
+        states = await self.states(ticket)
+        for peer, state in sorted(states.items()):
+            if state in ("SIGNED", "RELEASED") and await self._take_over(ticket, peer):
+                return True
+        if any(state in ("SIGNED", "RELEASED") for state in states.values()):
+            return False  # it exists: sooner or later it can be had
         row = self._ledger.session(ticket)
         if row is None or row.state not in ("COMMITTED", "PATTERN", "OPENED"):
-            return False
-        for peer, told in self._asked.get(ticket, {}).items():
+            return True
+        for peer, told in sorted(self._asked.get(ticket, {}).items()):
             if told.state in GONE:
                 name = self._situation().names[peer]
                 failure = PublicationError(f"{name} did not commit the session, or has given it up")
                 self._lose(ticket, failure, canonical(told.model_dump()))
                 return True
-        return False
+        if given_up is not None:
+            self._lose(ticket, given_up, b"")
+        return given_up is not None
+
+    async def _take_over(self, ticket: str, peer: int) -> bool:
+        """Take release and receipt from a peer that has them, if all parties signed them."""
+        found = await self.fetch(peer, ticket)
+        row = self._ledger.session(ticket)
+        if found is None or row is None or row.state not in ("COMMITTED", "PATTERN", "OPENED"):
+            return False
+        release, receipt = found
+        if receipt.get("session_id") != row.session_id:
+            return False
+        record = self._record(ticket)
+        record.pattern(bytes.fromhex(receipt["pattern_sha256"]))
+        record.opened(release, receipt["release_sha256"])
+        record.signed(receipt)
+        self._journal("session.taken_over", ticket=ticket, peer=self._situation().names[peer])
+        return True
+
+    async def _others_are_done(self, ticket: str) -> bool:
+        """Ask the peers that have not said that they stored the release; tell whether none needs us."""
+        states = await self.states(ticket)
+        self._done[ticket] = {
+            self._situation().names[peer]
+            for peer, state in states.items()
+            if state == "RELEASED" or state in GONE
+        }
+        row = self._ledger.session(ticket)
+        return row is None or self._complete(row)
 
     # --- ends ---------------------------------------------------------------------------------------
 
-    def _all_connected(self) -> bool:
-        return all(self._switchboard.connected(peer) for peer in self._situation().peers)
-
     def _complete(self, row: SessionRow) -> bool:
+        """Tell whether all have the release, or have said that they will never need this party's shares."""
         here = self._situation()
-        return row.state == "SIGNED" and row.stored_by >= {here.names[peer] for peer in here.peers}
+        done = row.stored_by | self._done.get(row.ticket, set())
+        return row.state == "SIGNED" and done >= {here.names[peer] for peer in here.peers}
 
     def _release(self, ticket: str) -> None:
         """Everybody has the release: destroy what could open it again."""
@@ -228,6 +291,13 @@ class Publishing:
         event.clear()
         return came
 
+    async def _rest(self, ticket: str, tries: int) -> None:
+        """Wait between two tries: a little in any case, then the longer the more there were, or for news."""
+        pause_s = self._situation().deadlines.pause_s
+        await asyncio.sleep(pause_s)
+        if tries:
+            await self._pause(ticket, min(LONGEST_PAUSE_S, pause_s * 2 ** min(tries, 10)))
+
     def _stored(self, tx: Transaction, sender: int, stored: Stored) -> None:
         """A peer has stored release and receipt."""
         row = self._ledger.session(stored.ticket)
@@ -238,8 +308,9 @@ class Publishing:
     def _ask(self, sender: int, ask: Ask) -> None:
         here = self._situation()
         row = self._ledger.session(ask.ticket)
-        state = "UNKNOWN" if row is None else row.state
-        self._post.say(sender, Told.make(ask.ticket, here.name, state, here.identity.signing))
+        state, session_id = ("UNKNOWN", "") if row is None else (row.state, row.session_id)
+        told = Told.make(ask.ticket, here.name, state, here.identity.signing, session_id)
+        self._post.say(sender, told)
 
     def _take_told(self, sender: int, told: Told) -> None:
         here = self._situation()

@@ -1,9 +1,9 @@
 """The receipt of a release: a record that every party signed, to be checked by anyone, offline.
 
-It takes the place of a hardware attestation as far as signatures can. It proves that all parties whose keys are
-in it agreed on this computation, its parameters and its result. It does not prove what a dishonest party ran
-or fed in, nor that noise was drawn; `LIMITS` says so with every check. It holds no digest of records, cells or
-shares: whoever can guess what a digest is of can check the guess.
+It takes the place of a hardware attestation as far as signatures can. It proves that all parties whose keys
+are in it agreed on this computation, its parameters and its result. It does not prove what a dishonest party
+ran or fed in, nor that noise was drawn; `LIMITS` says so with every check. It holds no digest of records,
+cells or shares: whoever can guess what a digest is of can check the guess.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mpc_engine.transport.control import Commit
 FORMAT = "mpc-engine/receipt/1"
 RECEIPT_PURPOSE = "receipt"
 PROVES = (
-    "Every party named above signed that it took part in this computation – this query, these parameters, this "
-    "roster, this version of the engine as it declares it – and holds exactly this release.",
+    "Every party named above signed that it took part in this computation – this query, these parameters, "
+    "this roster, this version of the engine as it declares it – and holds exactly this release.",
     "Each of them declares that it debited ε and δ to its ledger before anything was opened.",
 )
 LIMITS = (

@@ -15,10 +15,12 @@ from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.book import Book, Committed, recall
 from mpc_engine.party.failpoints import reach
+from mpc_engine.party.lines import Account
 from mpc_engine.party.post import Post
 from mpc_engine.release.execute import Outputs
 from mpc_engine.release.outputs import pack_outputs, unpack_outputs
 from mpc_engine.release.plan import Plan
+from mpc_engine.transport.control import Commit
 
 
 class Record(Book):
@@ -26,6 +28,7 @@ class Record(Book):
 
     Args:
         names: of all parties by number.
+        wanted: raises EngineError if the session is not to be committed any more.
         on_signed: called within the transaction that stores the receipt.
     """
 
@@ -37,10 +40,12 @@ class Record(Book):
         post: Post,
         names: Mapping[int, str],
         codebook: Codebook,
+        wanted: Callable[[], None],
         on_signed: Callable[[Transaction], None],
     ) -> None:
         self._ticket, self._ledger, self._keys, self._post = ticket, ledger, keys, post
-        self._names, self._codebook, self._on_signed = names, codebook, on_signed
+        self._names, self._codebook = names, codebook
+        self._wanted, self._on_signed = wanted, on_signed
 
     def head(self) -> Head:
         """Return the head of this party's ledger."""
@@ -55,10 +60,38 @@ class Record(Book):
         """Return the body hashes of the entries after+1 … upto."""
         return self._ledger.bodies(after, upto)
 
+    def claims(self, peer: int) -> Sequence[Head]:
+        """Return the heads that another party has told since the one that was proved last."""
+        return self._ledger.claims(self._names[peer])
+
     def witness(self, peer: int, head: Head) -> None:
-        """Note the head of another party's ledger."""
+        """Note a proved head of another party's ledger."""
         with self._post.transaction() as tx:
             tx.witness(self._names[peer], head)
+
+    def vouch(self, peer: int, commit: Commit) -> None:
+        """Keep another party's commitment."""
+        with self._post.transaction() as tx:
+            tx.claim(self._names[peer], commit.head)
+            tx.vouch(self._ticket, self._names[peer], commit.encode())
+
+    def account(self) -> bytes:
+        """Return what is debited for what, which all parties must see alike."""
+        row = self._ledger.session(self._ticket)
+        request = None if row is None else self._ledger.request(row.request)
+        if row is None or request is None:
+            raise LedgerBrokenError(f"the session {self._ticket} or its request is missing")
+        return Account(
+            ticket=row.ticket,
+            request=row.request,
+            digest=request.digest,
+            question=row.question,
+            micro_epsilon=row.charge.micro_epsilon,
+            delta=str(row.charge.delta),
+            analyst=request.analyst,
+            analyst_name=row.analyst_name,
+            project=row.project,
+        ).encode()
 
     def computing(self, session_id: bytes) -> None:
         """Note that the parties have agreed."""
@@ -73,6 +106,7 @@ class Record(Book):
             sealed = self._keys.seal(self._ticket, packed)
         reach("before_commit")
         try:
+            self._wanted()
             with self._post.transaction() as tx:
                 tx.keep(self._codebook.digest(), canonical(self._codebook.model_dump(mode="json")))
                 head = tx.commit(self._ticket, committed.facts(), sealed)

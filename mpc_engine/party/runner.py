@@ -7,8 +7,10 @@ again. What follows the commit is in :mod:`mpc_engine.party.publishing`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 
 from mpc_engine.documents import digest
 from mpc_engine.errors import (
@@ -24,7 +26,7 @@ from mpc_engine.errors import (
     UnknownRequestError,
 )
 from mpc_engine.ledger.ledger import Ledger
-from mpc_engine.ledger.rows import HOLDING, OPEN_REQUEST, PUBLISHING
+from mpc_engine.ledger.rows import HOLDING, PUBLISHING, SessionRow
 from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.account import charge_of
@@ -34,6 +36,7 @@ from mpc_engine.party.journal import Journal
 from mpc_engine.party.judgement import agreed_plan
 from mpc_engine.party.lines import Begin, Declined, Settled, Stored
 from mpc_engine.party.post import Post
+from mpc_engine.party.process import place_of
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.publishing import CONTROL_ALLOWANCE, Ended, Publishing, error_of, link_name
 from mpc_engine.party.record import Record
@@ -74,6 +77,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._why: dict[str, EngineError] = {}
         self._stopping = False
+        self._cut_off: list[str] = []
         self.phases: dict[str, str] = {}
         """By ticket, the phase of each session that runs."""
         self.on_failure: Callable[[BaseException], None] = lambda error: None
@@ -95,11 +99,34 @@ class Runner:
         for row in self._ledger.sessions(*HOLDING):
             with self._post.transaction() as tx:
                 tx.abort(row.ticket, StoppedError.reason, "the party was stopped")
+            self._cut_off.append(row.ticket)
         publishing = self._ledger.sessions(*PUBLISHING)
+        self._check_roster(publishing)
         for ticket in self._keys.tickets() - {row.ticket for row in publishing}:
             self._keys.shred(ticket)
         for row in publishing:
             self._start(row.ticket, self.publishing.run(row.ticket))
+
+    def _check_roster(self, rows: list[SessionRow]) -> None:
+        """Raise DocumentError if the roster has changed and a session of the former one has not ended."""
+        members = [member.as_fields() for member in self._situation().directory.members]
+        for row in rows:
+            if row.facts is not None and json.loads(row.facts)["members"] != members:
+                raise DocumentError(
+                    "the roster has changed while releases are being published: put the former one back "
+                    "until `mpc-engine party status` shows that no session runs"
+                )
+
+    def sweep(self) -> None:
+        """End, or take up again, what no task cares for: the ledger could not be written for a while."""
+        if self._stopping:
+            return
+        for row in self._ledger.sessions(*HOLDING):
+            if row.ticket not in self._tasks:
+                self._abort(row.ticket, StoppedError(f"{self._situation().name} could not go on"))
+        for row in self._ledger.sessions(*PUBLISHING):
+            if row.ticket not in self._tasks:
+                self._start(row.ticket, self.publishing.run(row.ticket))
 
     def begin(self, begin: Begin) -> None:
         """Reserve and begin a session. Raises EngineError; nothing has been begun then."""
@@ -110,12 +137,10 @@ class Runner:
         row = self._ledger.request(begin.request)
         if row is None:
             raise UnknownRequestError("there is no such request here")
-        own = self._ledger.decisions(row.id).get(here.name)
-        if row.state not in OPEN_REQUEST or own is None or own.verdict != "approved":
-            raise RequestStateError(f"the request is {row.state} at {here.name}, which has not approved it")
-        self._desk.check_wanted(row.id)
+        if row.digest != begin.digest:
+            raise RequestStateError(f"the request is about another question at {here.name}")
+        self._desk.check_wanted(row.id)  # the policy may have changed since it was approved
         submission = submission_of(row.body)
-        self._desk.judge(submission).check()  # the policy may have changed since
         query = submission.asked()
         proposal = here.proposal(query, submission.codebook)
         plan = agreed_plan(proposal, {**self._thresholds(), here.name: here.policy.least_threshold})
@@ -150,7 +175,7 @@ class Runner:
 
     def _declined(self, sender: int, declined: Declined) -> None:
         """Another party does not take part: end the session here, which ends it everywhere."""
-        self._post.check_sender(sender, self._situation().number == SEQUENCER)
+        self._post.check_sender(sender, SEQUENCER in (sender, self._situation().number))
         self.fail(declined.ticket, error_of(declined.reason, declined.detail))
 
     def fail(self, ticket: str, error: EngineError) -> None:
@@ -160,6 +185,18 @@ class Runner:
         if task is not None and row is not None and row.state in HOLDING:
             self._why.setdefault(ticket, error)
             task.cancel()
+
+    def line_up(self, peer: int) -> None:
+        """A line stands: let publishing try again, and end what a stop of this party has cut off.
+
+        The others would wait for this party until their deadline; where this message is lost they still do.
+        """
+        self.publishing.line_up()
+        here = self._situation()
+        if SEQUENCER in (peer, here.number):
+            for ticket in self._cut_off:
+                words = f"{here.name} was stopped"
+                self._post.say(peer, Declined(ticket=ticket, reason=StoppedError.reason, detail=words))
 
     def withdraw(self, request: str) -> None:
         """End the sessions of a request that nobody waits for any more."""
@@ -178,40 +215,49 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, ticket: str, work: Awaitable[None]) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except asyncio.CancelledError:
-                pass
-            except LedgerBrokenError as error:
-                self.on_failure(error)
-            except Exception as error:
-                # A session never takes the party with it, unless the ledger has failed.
-                self._journal("session.failed", ticket=ticket, kind=type(error).__name__)
-                if self._ledger.broken:
-                    self.on_failure(error)
-            finally:
-                self._tasks.pop(ticket, None)
-                self.phases.pop(ticket, None)
-                self.publishing.forget(ticket)
-                self._changed()
+    def _start(self, ticket: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(ticket, work))
+        self._tasks[ticket] = task
+        task.add_done_callback(lambda _: self._over(ticket, work))
 
-        self._tasks[ticket] = asyncio.get_running_loop().create_task(guarded())
+    async def _guarded(self, ticket: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run a session's work: it never takes the party with it, unless the ledger has failed."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            pass
+        except LedgerBrokenError as error:
+            self.on_failure(error)
+        except Exception as error:
+            self._journal("session.failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
+            if self._ledger.broken:
+                self.on_failure(error)
+
+    def _over(self, ticket: str, work: Coroutine[Any, Any, None]) -> None:
+        """Clear up after a session's task, also after one that was cancelled before its first step."""
+        work.close()
+        self._tasks.pop(ticket, None)
+        self.phases.pop(ticket, None)
+        self.publishing.forget(ticket)
+        why = self._why.pop(ticket, None)
+        with suppress(EngineError):
+            row = self._ledger.session(ticket)
+            if why is not None and row is not None and row.state in HOLDING:
+                self._abort(ticket, why)
+        self._changed()
 
     # --- up to the commit ---------------------------------------------------------------------------
 
     async def _attempt(self, begin: Begin, proposal: Proposal, plan: Plan) -> None:
         """Run a session; if it commits, publish it to the end."""
         ticket = begin.ticket
-        session: list[Session] = []
         failure: EngineError | None = None
         try:
             async with asyncio.timeout(self._situation().deadlines.session_s) as limit:
-                await self._run(begin, proposal, plan, session, lambda: limit.reschedule(None))
+                await self._run(begin, proposal, plan, lambda: limit.reschedule(None))
         except asyncio.CancelledError:
             failure = self._why.pop(ticket, None) or StoppedError(f"{self._situation().name} was stopped")
-            if self._committed(session):
+            if self._is_committed(ticket):
                 raise
         except TimeoutError:
             failure = SessionTimeoutError(
@@ -222,22 +268,26 @@ class Runner:
             failure = error
         except Exception as error:
             failure = LocalComputeError(f"{self._situation().name} failed: {type(error).__name__}")
-            self._journal("session.failed", ticket=ticket, kind=type(error).__name__)
+            self._journal("session.failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
         self._why.pop(ticket, None)
-        if self._committed(session):
+        if self._is_committed(ticket):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # whatever has come of it on the way
             await self.publishing.run(ticket, failure)
         elif failure is not None:
             self._abort(ticket, failure)
 
-    def _committed(self, session: list[Session]) -> bool:
-        return bool(session) and session[0].committed is not None
+    def _is_committed(self, ticket: str) -> bool:
+        """Ask the ledger, and nothing else, whether a session is committed."""
+        row = self._ledger.session(ticket)
+        return row is not None and row.state in PUBLISHING
 
     async def _run(
         self,
         begin: Begin,
         proposal: Proposal,
         plan: Plan,
-        sessions: list[Session],
         committed: Callable[[], None],
     ) -> None:
         """Count, agree, compute, commit, and publish over the same link."""
@@ -253,10 +303,10 @@ class Runner:
         except EngineError as error:
             self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
             self._journal("session.count_failed", ticket=ticket, reason=error.reason)
-            raise
+            raise LocalComputeError(f"{here.name} cannot count: see its own log") from None
         except Exception as error:
             self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
-            self._journal("session.count_failed", ticket=ticket, kind=type(error).__name__)
+            self._journal("session.count_failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
             raise
         reach("counted")
 
@@ -266,6 +316,9 @@ class Runner:
                 raise SnapshotMismatchError(
                     "what the parties publish has changed since the session began: their records or least k"
                 )
+            if charge_of(agreed.guarantee) != charge_of(plan.guarantee):
+                raise SnapshotMismatchError("the agreed plan costs something else than what was reserved")
+            self._desk.check_wanted(begin.request)
             reach("agreed")
 
         self._phase(ticket, "connect")
@@ -290,7 +343,6 @@ class Runner:
                 round_timeout_s=deadlines.round_s,
                 announce=lambda phase: self._phase(ticket, phase),
             )
-            sessions.append(session)
             try:
                 await session.compute()
                 committed()
@@ -307,11 +359,20 @@ class Runner:
             row = self._ledger.session(ticket)
             for peer in here.peers:
                 self._post.post(tx, peer, Stored(ticket=ticket))
-            if row is not None and self._ledger.request(row.request) is not None:
-                self._desk.settle(tx, Settled(request=row.request, state="RELEASED", ticket=ticket))
+            if row is not None:
+                request = self._ledger.request(row.request)
+                if request is not None:
+                    settled = Settled(
+                        request=request.id, digest=request.digest, state="RELEASED", ticket=ticket
+                    )
+                    self._desk.settle(tx, settled)
             self._post.afterwards(lambda: self._ended(ticket, "SIGNED", None))
 
-        return Record(ticket, self._ledger, self._keys, self._post, here.names, here.codebook, signed)
+        def wanted() -> None:
+            row = self._ledger.session(ticket)
+            self._desk.check_wanted("" if row is None else row.request)
+
+        return Record(ticket, self._ledger, self._keys, self._post, here.names, here.codebook, wanted, signed)
 
     def _phase(self, ticket: str, phase: str) -> None:
         self.phases[ticket] = phase
@@ -321,11 +382,13 @@ class Runner:
         self._changed()
 
     def _abort(self, ticket: str, failure: EngineError) -> None:
-        self._keys.shred(ticket)
         with suppress(EngineError), self._post.transaction() as tx:
             tx.abort(ticket, failure.reason, _public(failure)[:1000])
+            # Only here is it certain that the commit will not turn out to be durable and need its key.
+            self._post.afterwards(lambda: self._keys.shred(ticket))
         self._journal("session.aborted", ticket=ticket, reason=failure.reason)
-        self._ended(ticket, "ABORTED", failure)
+        local = isinstance(failure, DataError | DocumentError)  # its words stay on this machine
+        self._ended(ticket, "ABORTED", LocalComputeError(_public(failure)) if local else failure)
 
 
 async def _tell(session: Session, link: Link, error: BaseException, why: EngineError | None) -> None:

@@ -72,23 +72,22 @@ class Sequencer:
         answered = {row.request for row in under_way}
         busy = len([row for row in under_way if row.state in HOLDING])
         for row in self._ledger.requests(states=("APPROVED",)):
-            if row.id in answered:
+            if row.id in answered or self._not_before.get(row.id, 0.0) > loop.time() or not self._clear(row):
                 continue
-            if self._not_before.get(row.id, 0.0) > loop.time():
-                loop.call_at(self._not_before[row.id], self.pump)
-                continue
-            if not self._clear(row):
-                continue
-            question = self._question(row, *known)
-            if question is None or question in asked:
-                continue
-            released = self._ledger.released_for(question)
-            if released is not None:
-                self._settle(Settled(request=row.id, state="RELEASED", ticket=released))
-            elif busy < here.most_sessions:
-                asked.add(question)
-                busy += 1
-                self._begin(row, question)
+            try:
+                question = self._question(row, *known)
+                if question is None or question in asked:
+                    continue
+                released = self._ledger.released_for(question)
+                if released is not None:
+                    self._serve(row, released)
+                elif busy < here.most_sessions:
+                    asked.add(question)
+                    busy += 1
+                    self._begin(row, question)
+            except EngineError as error:
+                # One request never holds up those behind it.
+                self._journal("request.stuck", request=row.id, reason=error.reason)
 
     def ended(self, ticket: str, state: str, failure: EngineError | None) -> None:
         """Decide what becomes of the request of a session that has ended here."""
@@ -100,6 +99,15 @@ class Sequencer:
         self.pump()
 
     # --- within -------------------------------------------------------------------------------------
+
+    def _serve(self, row: RequestRow, ticket: str) -> None:
+        """Answer a request with what was released before, if this party would still answer it."""
+        try:
+            self._desk.check_wanted(row.id)
+        except EngineError as error:
+            self._return(row.id, error.reason, str(error))
+        else:
+            self._settle(Settled(request=row.id, digest=row.digest, state="RELEASED", ticket=ticket))
 
     def _question(
         self, row: RequestRow, thresholds: Mapping[str, int], snapshots: Mapping[str, str]
@@ -116,7 +124,7 @@ class Sequencer:
 
     def _begin(self, row: RequestRow, question: str) -> None:
         here = self._situation()
-        begin = Begin(request=row.id, ticket=os.urandom(16).hex(), question=question)
+        begin = Begin(request=row.id, digest=row.digest, ticket=os.urandom(16).hex(), question=question)
         try:
             self._runner.begin(begin)
         except EngineError as error:
@@ -143,8 +151,12 @@ class Sequencer:
         pause_s = min(LONGEST_PAUSE_S, self._situation().deadlines.pause_s * 2 ** max(attempts - 1, 0))
         loop = asyncio.get_running_loop()
         self._not_before[request] = loop.time() + pause_s
-        loop.call_later(pause_s, self.pump)
+        self._spawn(self._pump_later(pause_s))
         self._journal("session.retried", ticket=ticket, request=request, reason=reason)
+
+    async def _pump_later(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
+        self.pump()
 
     def _clear(self, row: RequestRow) -> bool:
         """Tell whether a new attempt costs nothing twice: no party has committed an earlier one.
@@ -182,7 +194,17 @@ class Sequencer:
         self.pump()
 
     def _return(self, request: str, reason: str, detail: str) -> None:
-        self._settle(Settled(request=request, state="RETURNED", reason=reason, detail=detail[:4000]))
+        row = self._ledger.request(request)
+        if row is not None:
+            self._settle(
+                Settled(
+                    request=request,
+                    digest=row.digest,
+                    state="RETURNED",
+                    reason=reason,
+                    detail=detail[:4000],
+                )
+            )
 
     def _settle(self, settled: Settled) -> None:
         with self._post.transaction() as tx:

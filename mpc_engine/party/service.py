@@ -147,7 +147,7 @@ def _credentials(ready: Ready) -> Credentials:
 
 
 async def take_part(ready: Ready, show: Show, usage: Usage) -> Finished:
-    """Join the other parties for one release; return it with its receipt. Raises EngineError, and releases nothing."""
+    """Join the others for one release; return it with its receipt. If it raises, nothing is released."""
     config = ready.config
     plan = ready.proposal.plan()
     show.announce("connect")

@@ -25,7 +25,7 @@ from mpc_engine.errors import (
     EngineError,
     EngineMismatchError,
     IntegrityError,
-    LedgerRollbackError,
+    LocalComputeError,
     MismatchError,
     ProtocolOrderError,
     PublicationError,
@@ -33,12 +33,12 @@ from mpc_engine.errors import (
     StoppedError,
     UnknownCertificateError,
 )
-from mpc_engine.ledger.chain import Head, extend
 from mpc_engine.party.book import Book, Committed, Credentials, Unrecorded
 from mpc_engine.party.judgement import agreed_plan, check_epsilon, check_plan, check_terms
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.party.publish import Finished, publish
+from mpc_engine.party.publish import Finished, publish, receive_commits
+from mpc_engine.party.witnessing import Witnessing
 from mpc_engine.release.blocks import Progress
 from mpc_engine.release.execute import Execution
 from mpc_engine.release.plan import Plan
@@ -46,23 +46,22 @@ from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Link, MessageKey, Section
 from mpc_engine.sharing.keys import SessionKeys, confirmation, contribute, derive, groups_of
 from mpc_engine.transport.control import (
-    HASH_BYTES,
     MAX_CONTROL_BYTES,
-    MAX_EXTENSION,
     NONCE_BYTES,
     SESSION_ID_BYTES,
     Agree,
+    Commit,
     KeyContribution,
     Reserve,
 )
 
-AGREE, RESERVE, EXTENSION = 0, 1, 6
+AGREE, RESERVE = 0, 1
 """Control rounds; those after the commit are in `party.publish`."""
 
 Announce = Callable[[str], None]
 """Told the name of each phase as it begins."""
 CheckAgreed = Callable[[Mapping[int, Agree], Plan], None]
-"""Given what all parties declared and the plan; raises EngineError to end the session before anything is shared."""
+"""Given what all parties declared, and the plan; raises EngineError to end it before anything is shared."""
 
 
 class Session:
@@ -110,6 +109,9 @@ class Session:
         self.agree_timeout_s, self.round_timeout_s = agree_timeout_s, round_timeout_s
         self.meter = Meter()
         self.committed: Committed | None = None
+        self._commits: Mapping[int, Commit] | None = None
+        names = {number: member.name for number, member in enumerate(proposal.members, start=1)}
+        self.witnessing = Witnessing(link, self.book, me, names)
 
     @property
     def _computes(self) -> bool:
@@ -143,7 +145,7 @@ class Session:
             await self.link.abort(StoppedError.reason, f"{name} was stopped")
         elif isinstance(error, DataError | DocumentError):
             # What concerns this party's own files and records stays here; peers learn that it stopped.
-            await self.link.abort(error.reason, f"{name}: see its own message")
+            await self.link.abort(LocalComputeError.reason, f"{name} cannot count: see its own message")
         elif isinstance(error, EngineError):
             await self.link.abort(error.reason, f"{name}: {error}")
         else:
@@ -154,15 +156,12 @@ class Session:
         """Publish what was committed, over the same link."""
         if self.committed is None:
             raise EngineError("only what is committed can be published")
-        # An input-only silo has nothing to do while the others compute, and waits as long as they may.
-        plan = self.committed.plan
-        rounds = 1 if self._computes else 1 + plan.rounds * len(plan.blocks)
         return await publish(
             self.committed,
             self.link,
             self.credentials,
             self.book,
-            commit_timeout_s=rounds * self.round_timeout_s,
+            commits=self._commits,
             progress=self.progress,
             meter=self.meter,
             announce=self.announce,
@@ -182,6 +181,10 @@ class Session:
         self.announce("commit")
         fields = self.proposal.query_fields
         draft = Committed(plan, fields, self.me, session_id, agrees, computed)
+        if not self._computes:
+            # It pays only when all have computed; nothing is opened before it has.
+            timeout_s = (1 + plan.rounds * len(plan.blocks)) * self.round_timeout_s
+            self._commits = await receive_commits(draft, self.link, self.credentials, self.book, timeout_s)
         head = self.book.commit(draft)
         self.committed = replace(draft, head=head)
         return self.committed
@@ -228,7 +231,7 @@ class Session:
             policy_digest=self.credentials.policy,
             signing_key=self.credentials.signer.public,
             head=self.book.head(),
-            witnessed=self.book.witnessed(),
+            witnessed=self.witnessing.begin(),
         )
         for peer in self.link.peers:
             parts = tuple(
@@ -309,7 +312,10 @@ class Session:
                 others = everyone[self.proposal.computing :]
                 relays = tuple(agrees[number].encode() for number in others if number != peer)
             proof = confirmation(self.me, peer, confirmation_keys)
-            await self._send_reserve(peer, session_id, proof, relays, agrees[peer].witnessed.get(self.me))
+            head, extension = self.witnessing.prove(peer, agrees[peer].witnessed.get(self.me))
+            reserve = Reserve(session_id, proof, relays, head, next(extension))
+            await self.link.send(peer, MessageKey(0, Section.CONTROL, RESERVE), [reserve.encode()])
+            await self.witnessing.send(peer, extension)
         reserves = reserves or await self._receive_reserves()
         for peer, reserve in reserves.items():
             if not hmac.compare_digest(reserve.session_id, session_id):
@@ -317,7 +323,7 @@ class Session:
             expected = confirmation(peer, self.me, confirmation_keys)
             if not hmac.compare_digest(reserve.confirmation, expected):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
-            await self._check_ledger(peer, reserve, agrees[self.me].witnessed.get(peer))
+            await self.witnessing.check(peer, reserve)
         self.link.bind_session(session_id)
         return session_id, SessionKeys(self.me, keys), agrees, plan
 
@@ -331,49 +337,3 @@ class Session:
         )
         check_plan(self.policy, self._name(self.me), plan)
         return plan
-
-    # --- ledgers ------------------------------------------------------------------------------------
-
-    async def _send_reserve(
-        self, peer: int, session_id: bytes, proof: bytes, relays: tuple[bytes, ...], seen: Head | None
-    ) -> None:
-        """Send one peer the session as this party sees it, and the proof that its ledger only grew since."""
-        head = self.book.head()
-        bodies: Sequence[bytes] = []
-        if seen is not None:
-            if seen.seq > head.seq:
-                raise LedgerRollbackError(
-                    f"the ledger of {self._name(self.me)} has {head.seq} entries; {self._name(peer)} has "
-                    f"seen {seen.seq}"
-                )
-            bodies = self.book.bodies(seen.seq, head.seq)
-        first, *rest = [
-            b"".join(bodies[start : start + MAX_EXTENSION])
-            for start in range(0, max(len(bodies), 1), MAX_EXTENSION)
-        ]
-        message = Reserve(session_id, proof, relays, head, first)
-        await self.link.send(peer, MessageKey(0, Section.CONTROL, RESERVE), [message.encode()])
-        for chunk, more in enumerate(rest, start=1):
-            await self.link.send(peer, MessageKey(chunk, Section.CONTROL, EXTENSION), [more])
-
-    async def _check_ledger(self, peer: int, reserve: Reserve, seen: Head | None) -> None:
-        """Check that a peer's ledger begins with all that this party has seen of it, and note its head."""
-        name = self._name(peer)
-        if seen is not None:
-            more = reserve.head.seq - seen.seq
-            if more < 0:
-                raise LedgerRollbackError(
-                    f"the ledger of {name} has {reserve.head.seq} entries; {self._name(self.me)} has seen "
-                    f"{seen.seq}"
-                )
-            content = reserve.extension
-            for chunk in range(1, -(-more // MAX_EXTENSION)):
-                size = min(MAX_EXTENSION, more - chunk * MAX_EXTENSION) * HASH_BYTES
-                key = MessageKey(chunk, Section.CONTROL, EXTENSION)
-                content += await self.link.receive_control(peer, key, size)
-            bodies = [content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)]
-            if len(bodies) != more or extend(seen, bodies) != reserve.head:
-                raise LedgerRollbackError(
-                    f"the ledger of {name} does not contain what {self._name(self.me)} has seen of it"
-                )
-        self.book.witness(peer, reserve.head)

@@ -1,4 +1,4 @@
-"""What a party is and may do at present: its documents, cards and policy, read once and replaced as a whole."""
+"""What a party is and may do at present: documents, cards and policy, read once and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -154,8 +154,11 @@ class Situation:
     def limits(self, analyst: str, analyst_name: str, project: str) -> tuple[Limit, ...]:
         """Return the budgets that a release is held to here; analysts are told apart by their first card."""
         enrolled = self.terms(analyst)
-        terms = None if enrolled is None else enrolled.terms
-        return limits(self.policy, self.dataset or "(no records)", project, analyst_name, terms)
+        if enrolled is None:
+            # Nobody here has compared this card: another may bear the same name.
+            stranger = f"{analyst_name} ({analyst[-8:]})"
+            return limits(self.policy, self.dataset, project, stranger, None)
+        return limits(self.policy, self.dataset, project, analyst_name, enrolled.terms)
 
     # --- what it declares -----------------------------------------------------------------------------
 
@@ -172,4 +175,5 @@ class Situation:
             source_digest(),
             bytes.fromhex(policy_digest(self.published(snapshot_id))),
             tuple(bytes.fromhex(each) for each in self.policy.engines),
+            self.identity.former,
         )

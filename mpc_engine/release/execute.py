@@ -28,6 +28,7 @@ from mpc_engine.runtime.link import Link, Section
 from mpc_engine.sharing.keys import SessionKeys
 from mpc_engine.sharing.shared import Shared
 
+
 @dataclass(frozen=True)
 class Outputs:
     """What one party keeps for one block between commit and publication; None at an input-only silo.

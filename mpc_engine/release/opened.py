@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mpc_engine.dp.accounting import Guarantee
 from mpc_engine.errors import DocumentError
-from mpc_engine.release.publication import Published
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.groups import Groups, Tally
+from mpc_engine.release.publication import Published
 
 Floats = NDArray[np.float64]
 

@@ -14,9 +14,9 @@ import numpy as np
 from mpc_engine.documents import digest
 from mpc_engine.dp.accounting import NOT_PRIVATE, Rule
 from mpc_engine.errors import DocumentError
-from mpc_engine.release.publication import Published
 from mpc_engine.release.opened import Opened, open_groups
 from mpc_engine.release.plan import Plan
+from mpc_engine.release.publication import Published
 
 SHOWN: Final = "ok"
 SUPPRESSED: Final = "c"

@@ -7,12 +7,12 @@ show their description beside the label where it is short.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 import pandas as pd
 
-from mpc_engine.codebook import BandVariable, CategoryVariable, Codebook, IntegerVariable
+from mpc_engine.codebook import BandVariable, Codebook, IntegerVariable
 from mpc_engine.statistics.tidy import ALL
 from mpc_engine.statistics.wording import descriptions, short, unit_of
 

@@ -27,11 +27,13 @@ from mpc_engine.errors import (
     EngineError,
     RateLimitError,
     StoppedError,
+    TooLargeError,
     UnknownCertificateError,
 )
 from mpc_engine.identity.folder import Identity
 from mpc_engine.transport.analyst_methods import CHUNK_BYTES, METHODS, PORT_OPTIONS, SERVICE, Method
 from mpc_engine.transport.failures import RETRY_AFTER, status_of
+from mpc_engine.transport.options import is_bloated
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +225,8 @@ class AnalystServer:
 
     async def _serve(self, method: Method, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         caller = self._caller(context)
+        if is_bloated(context.invocation_metadata()):
+            raise _RefusedError(TooLargeError("a call comes with far less metadata"))
         now = (self._clock or asyncio.get_running_loop().time)()
         quota = self._quotas.get(caller)
         if quota is None:

@@ -26,6 +26,7 @@ HASH_BYTES = 32
 NONCE_BYTES = 32
 TICKET_BYTES = 16
 SIGNATURE_BYTES = 64
+MAX_ACCOUNT_BYTES = 4096
 MAX_EXTENSION = 4096
 """Most ledger entries that one message proves."""
 _MAX_ENTRIES = 4096
@@ -127,8 +128,8 @@ class Reserve:
     """Control round 2. `relayed`: the encoded `Agree` of parties the receiver is not connected to.
 
     What is relayed must carry no contributions: they are for their receiver's eyes only. `head` is that of
-    the sender's ledger now, `extension` the body hashes of the first `MAX_EXTENSION` entries since the head that
-    the receiver has seen, back to back.
+    the sender's ledger now, `extension` the body hashes of the first `MAX_EXTENSION` entries since the head
+    that the receiver has seen, back to back.
     """
 
     session_id: bytes
@@ -170,18 +171,21 @@ class Commit:
     """Control round 3: this party has committed.
 
     `openings_hash` is that of the masked coins it opened (zeros if it opened none), `head` that of its ledger
-    after the debit, and `signature` over both, its number, the session and the plan; see `signed_content`.
+    after the debit, `account` what was debited for what, and `signature` over all of it, its number, the
+    session and the plan; see `signed_content`.
     """
 
     openings_hash: bytes
     party: int
     head: Head
     signature: bytes
+    account: bytes = b""
 
     def signed_content(self, session_id: bytes, plan_digest: str) -> bytes:
         """Return what `signature` is over."""
         head = self.head.seq.to_bytes(8) + self.head.hash
-        return session_id + bytes.fromhex(plan_digest) + self.openings_hash + bytes([self.party]) + head
+        plan = bytes.fromhex(plan_digest)
+        return session_id + plan + self.openings_hash + bytes([self.party]) + head + self.account
 
     def encode(self) -> bytes:
         """Return the canonical bytes. Raises EngineError if a field is out of bounds."""
@@ -192,6 +196,7 @@ class Commit:
                 party=self.party,
                 head=_head(self.head),
                 signature=self.signature,
+                account=self.account,
             )
         )
 
@@ -200,7 +205,7 @@ class Commit:
         """Return the message in `data`; raises ProtocolOrderError if it is not exactly one."""
         message = _decode(peer_pb2.Commit(), data)
         head = Head(message.head.seq, message.head.hash)
-        commit = cls(message.openings_hash, message.party, head, message.signature)
+        commit = cls(message.openings_hash, message.party, head, message.signature, message.account)
         _check_commit(commit, ProtocolOrderError)
         return commit
 
@@ -381,6 +386,7 @@ def _check_commit(commit: Commit, error: _Error) -> None:
     _require(1 <= commit.party <= 255, "party", error)
     _check_head(commit.head, "head", error)
     _check_length(commit.signature, SIGNATURE_BYTES, "signature", error)
+    _require(len(commit.account) <= MAX_ACCOUNT_BYTES, "account", error)
 
 
 def _check_head(head: Head, name: str, error: _Error) -> None:

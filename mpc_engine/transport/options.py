@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _MIB = 1 << 20
 
 PROTOCOL_VERSION = "2"
@@ -13,6 +15,8 @@ PROBE_KEY = "mpc-probe"
 SERVICE = "mpc_engine.peer.v1.Peer"
 SESSION_METHOD = f"/{SERVICE}/Session"
 LINE_METHOD = f"/{SERVICE}/Line"
+MAX_METADATA_BYTES = 16_384
+"""Most metadata of one call. gRPC announces the limit below, but itself takes more from who ignores it."""
 
 _COMMON: list[tuple[str, int]] = [
     # Frames have 1 MiB; anything much larger is refused by its length prefix, before it is stored.
@@ -26,7 +30,7 @@ _COMMON: list[tuple[str, int]] = [
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_metadata_size", 8_192),
-    ("grpc.absolute_max_metadata_size", 16_384),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     # A stream is never resumed on another connection, so a retry could only confuse.
     ("grpc.enable_retries", 0),
 ]
@@ -49,3 +53,8 @@ CLIENT_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
+
+
+def is_bloated(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Tell whether a call came with more metadata than any that is needed."""
+    return sum(len(key) + len(value) for key, value in metadata or ()) > MAX_METADATA_BYTES

@@ -30,9 +30,10 @@ from mpc_engine.transport.options import (
     SERVER_OPTIONS,
     SERVICE,
     VERSION_KEY,
+    is_bloated,
 )
 from mpc_engine.transport.pins import Pins
-from mpc_engine.transport.refusal import MALFORMED, OTHER_VERSION, STOPPING, UNKNOWN, RefusedError
+from mpc_engine.transport.refusal import MALFORMED, OTHER_VERSION, STOPPING, TOO_LARGE, UNKNOWN, RefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +209,8 @@ class Reception:
         number = self.pins.caller(offered)
         if number is None:
             raise RefusedError(UNKNOWN, f"the certificate {offered} is none of its callers'")
+        if is_bloated(context.invocation_metadata()):
+            raise RefusedError(TOO_LARGE, "a call comes with far less metadata")
         version = _metadata(context, VERSION_KEY)
         if version != PROTOCOL_VERSION:
             words = f"it speaks version {PROTOCOL_VERSION} of the peer protocol"

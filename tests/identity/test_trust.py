@@ -45,7 +45,9 @@ def contents(store: TrustStore) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "typed", [UK.fingerprint, UK.fingerprint[-8:], UK.fingerprint[7:], UK.fingerprint[-8:].upper() + "\n"]
+    "typed",
+    [UK.fingerprint, UK.fingerprint[-8:], UK.fingerprint[7:], UK.fingerprint[-8:].upper() + "\n"],
+    ids=["whole", "last eight", "without sha256", "in capitals"],
 )
 def test_a_confirmed_card_is_trusted(store: TrustStore, typed: str) -> None:
     assert store.standing(UK) is Standing.NEW
@@ -55,7 +57,11 @@ def test_a_confirmed_card_is_trusted(store: TrustStore, typed: str) -> None:
     assert list(contents(store)) == ["uk.card.json"]
 
 
-@pytest.mark.parametrize("typed", [None, "", UK.fingerprint[-7:], UK.fingerprint[7:15], 8 * "0", "sha256:"])
+@pytest.mark.parametrize(
+    "typed",
+    [None, "", UK.fingerprint[-7:], UK.fingerprint[7:15], 8 * "0", "sha256:"],
+    ids=["none", "empty", "last seven", "first eight", "zeros", "prefix"],
+)
 def test_a_card_that_is_not_confirmed(store: TrustStore, typed: str | None) -> None:
     with pytest.raises(DocumentError, match=UK.fingerprint):
         store.add(UK, typed=typed)
@@ -238,7 +244,11 @@ def test_a_revocation_that_was_interrupted_holds(store: TrustStore) -> None:
         store.cards("uk")
 
 
-@pytest.mark.parametrize("wanted", ["", "0", UK.fingerprint[-7:], 8 * "0", "sha256:"])
+@pytest.mark.parametrize(
+    "wanted",
+    ["", "0", UK.fingerprint[-7:], 8 * "0", "sha256:"],
+    ids=["empty", "zero", "last seven", "zeros", "prefix"],
+)
 def test_revoking_nobody(store: TrustStore, wanted: str) -> None:
     store.add(UK, typed=UK.fingerprint)
     with pytest.raises(DocumentError, match="no card has a fingerprint"):

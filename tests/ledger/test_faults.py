@@ -265,7 +265,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("unshare is not installed")
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=768k none {disk}"
+    mount = f"mount -t tmpfs -o size=1m none {disk}"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
         pytest.skip("no right to mount a file system")
     run = subprocess.run(

@@ -178,7 +178,8 @@ class Household:
         tasks = [*party._tasks, *party.runner._tasks.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks, return_exceptions=True)
         return image
 
     async def revive(self, number: int, image: bytes) -> Party:

@@ -11,10 +11,10 @@ import pytest
 from mpc_engine.errors import EngineError, IntegrityError, PeerAbortedError, PublicationError
 from mpc_engine.field.binary import BinaryField
 from mpc_engine.field.mersenne import COUNTS as FIELD
+from mpc_engine.party.publish import Finished
 from mpc_engine.protocols import multiplication, signs
 from mpc_engine.protocols.noise import circuit_for
 from mpc_engine.protocols.signs import roles
-from mpc_engine.release.table import Release
 from mpc_engine.runtime.link import MessageKey, Section
 from mpc_engine.runtime.memory import MemoryNetwork
 from mpc_engine.sharing.shamir import dealing, opening_weights
@@ -71,7 +71,7 @@ def session(
 
 def assert_stopped(outcome: Outcome, what: str = "") -> None:
     """No party holds a release; someone found the fault, and the others were told so."""
-    assert not [r for r in outcome.results if isinstance(r, Release)]
+    assert not [r for r in outcome.results if isinstance(r, Finished)]
     # After the commit the budget counts as spent, and the error that a party raises says so.
     causes = [r.__cause__ if isinstance(r, PublicationError) else r for r in outcome.results]
     found = [r for r in causes if isinstance(r, IntegrityError)]
@@ -215,7 +215,7 @@ def test_a_message_cut_short(section: Section) -> None:
         del content[-1:]
 
     outcome = session(3, MessageKey(0, section, 0), 2, {1, 3}, cut)
-    assert not [r for r in outcome.results if isinstance(r, Release)]
+    assert not [r for r in outcome.results if isinstance(r, Finished)]
     assert all(isinstance(r, EngineError) for r in outcome.results)
     assert "bytes" in str(outcome.results)
 
@@ -237,5 +237,5 @@ def test_a_party_that_vanishes(monkeypatch: pytest.MonkeyPatch, section: Section
 
     monkeypatch.setattr(world, "MemoryNetwork", Watched)
     outcome = release([COUNTS, COUNTS, None], network={"intercept": intercept})
-    assert not [r for r in outcome.results if isinstance(r, Release)]
+    assert not [r for r in outcome.results if isinstance(r, Finished)]
     assert all(isinstance(r, EngineError) for r in outcome.results)

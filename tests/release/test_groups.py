@@ -14,9 +14,9 @@ from mpc_engine.dp.accounting import Rule, publication_probability
 from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.errors import DataError, EngineError
 from mpc_engine.field.mersenne import COUNTS, WIDE
+from mpc_engine.party.publish import Finished
 from mpc_engine.release.execute import Execution
 from mpc_engine.release.groups import Groups
-from mpc_engine.release.table import Release
 from mpc_engine.runtime.link import Section
 from tests.release.truth import BOUND, KINDS, STRATA, check, session, sums_of
 from tests.sampling import epsilon_lower_bound
@@ -210,7 +210,7 @@ def test_sums_that_do_not_fit_are_refused_and_not_told() -> None:
 def test_sums_that_do_not_fit_stop_all_parties() -> None:
     held = sums_of(KINDS, 2, 1)
     outcome = release([*held, None], groups=KINDS, replaced_counts={2: held[1][:-1]})
-    assert not any(isinstance(result, Release) for result in outcome.results)
+    assert not any(isinstance(result, Finished) for result in outcome.results)
     assert all(isinstance(result, EngineError) for result in outcome.results)
     assert Section.INPUT not in {m.key.section for m in outcome.network.transcript}
 
@@ -227,4 +227,4 @@ def test_a_wrong_share_of_a_member_stops_all() -> None:
                 content[3 * size] ^= 1  # noqa: B023
 
         outcome = release([*held, None], groups=(STRATA,), network={"intercept": spoil})
-        assert not any(isinstance(result, Release) for result in outcome.results)
+        assert not any(isinstance(result, Finished) for result in outcome.results)

@@ -12,9 +12,9 @@ import pytest
 
 from mpc_engine.dp.accounting import Rule
 from mpc_engine.errors import DocumentError
-from mpc_engine.release.publication import Published
 from mpc_engine.release.groups import Groups
 from mpc_engine.release.opened import Opened, arrange, read_opened, true_groups
+from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release, promise
 from tests.world import axis, proposal, tally
 

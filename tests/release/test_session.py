@@ -8,8 +8,8 @@ from scipy import stats
 
 from mpc_engine.dp.accounting import Rule, publication_probability
 from mpc_engine.errors import EngineError, MismatchError, PolicyError
+from mpc_engine.party.publish import Finished
 from mpc_engine.party.session import Policy
-from mpc_engine.release.table import Release
 from mpc_engine.runtime.link import Section
 from tests.release.truth import check
 from tests.world import TABLE, release
@@ -116,7 +116,7 @@ def test_epsilon_beyond_a_partys_policy_stops_all() -> None:
 
 def test_a_k_that_makes_the_test_too_wide_names_the_party_that_asks_for_it() -> None:
     outcome = release([np.ones(9), np.ones(9), None], policies={2: Policy("10", 5000)})
-    assert not any(isinstance(result, Release) for result in outcome.results)
+    assert not any(isinstance(result, Finished) for result in outcome.results)
     assert any(
         isinstance(r, PolicyError) and "party2 accepts no k below 5000" in str(r) for r in outcome.results
     )
@@ -124,7 +124,7 @@ def test_a_k_that_makes_the_test_too_wide_names_the_party_that_asks_for_it() -> 
 
 def test_a_rule_that_a_party_does_not_accept_stops_all() -> None:
     outcome = release([np.ones(9), np.ones(9), None], rule=Rule.EXACT, policies={3: Policy("10", 1)})
-    assert not any(isinstance(result, Release) for result in outcome.results)
+    assert not any(isinstance(result, Finished) for result in outcome.results)
     refused = [r for r in outcome.results if isinstance(r, PolicyError)]
     assert ["party3 accepts only noisy, strict" in str(r) for r in refused] == [True]
 
@@ -132,6 +132,8 @@ def test_a_rule_that_a_party_does_not_accept_stops_all() -> None:
 def test_counts_that_do_not_fit_the_plan_stop_all_and_are_not_told() -> None:
     for wrong in (np.array([-1] * 9), np.array([1 << 21] * 9), np.ones((1, 8), np.int64)):
         outcome = release([np.ones(9), np.ones(9), None], replaced_counts={1: [np.atleast_2d(wrong)]})
-        assert not any(isinstance(result, Release) for result in outcome.results)
+        assert not any(isinstance(result, Finished) for result in outcome.results)
         for told in map(str, outcome.results[1:]):
-            assert told == "party 1 ended the session: DATA: party1: see its own message"
+            assert told == (
+                "party 1 ended the session: LOCAL_COMPUTE_FAILED: party1 cannot count: see its own message"
+            )

@@ -11,9 +11,9 @@ import pytest
 
 from mpc_engine.dp import NOT_PRIVATE, Rule
 from mpc_engine.errors import PublicationError
-from mpc_engine.release.publication import Published
 from mpc_engine.release.files import write_release
 from mpc_engine.release.plan import Plan
+from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release, promise
 from tests.world import proposal
 

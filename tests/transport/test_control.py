@@ -39,7 +39,7 @@ AGREE = Agree(
     witnessed={1: Head(0, bytes(32)), 3: Head(1 << 40, b"w" * 32)},
 )
 RESERVE = Reserve(b"s" * 16, b"c" * 32, (b"one", b"two"), Head(9, b"d" * 32), b"x" * 64)
-COMMIT = Commit(b"h" * 32, 2, Head(12, b"d" * 32), b"g" * 64)
+COMMIT = Commit(b"h" * 32, 2, Head(12, b"d" * 32), b"g" * 64, b"{}")
 Message = Agree | Reserve | Commit | Pattern | Signatures | Abort
 ALL: list[Message] = [
     AGREE,
@@ -155,6 +155,7 @@ def test_lists_by_party_are_ascending(order: tuple[int, int]) -> None:
         {"party": 256},
         {"head": Head(1, b"")},
         {"signature": b"g" * 63},
+        {"account": bytes(4097)},
     ],
     ids=str,
 )
@@ -164,7 +165,11 @@ def test_bad_commitments_are_neither_sent_nor_accepted(fault: dict[str, object])
         bad.encode()
     head = peer_pb2.Head(seq=bad.head.seq, hash=bad.head.hash)
     wire = peer_pb2.Commit(
-        openings_hash=bad.openings_hash, party=bad.party, head=head, signature=bad.signature
+        openings_hash=bad.openings_hash,
+        party=bad.party,
+        head=head,
+        signature=bad.signature,
+        account=bad.account,
     )
     with pytest.raises(ProtocolOrderError):
         Commit.decode(wire.SerializeToString(deterministic=True))

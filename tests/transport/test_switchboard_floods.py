@@ -138,7 +138,9 @@ def test_floods_by_a_peer(tmp_path: Path) -> None:
         assert found[f"{kind} metadata"] in refused, found
     assert found["line giant"] in refused, found
     assert found["line empty"] in {"OK", "INTERNAL"}, found  # ended at the first
-    assert found["session empty"] == "HELD"  # not read before the session is opened here
+    # Not read before the session is opened here: how much the connection itself takes until then, and so
+    # whether the writer comes to its end, depends on how far the window of HTTP/2 has grown.
+    assert found["session empty"] in {"HELD", "WRITTEN"}, found
     assert found["line messages"] == found["line pings"] == "WRITTEN"
     assert 0 < messages <= 2_000, found  # the last may be cut off with their stream
     assert growth < 64 * MIB, f"{growth / MIB:.0f} MiB"

@@ -86,16 +86,18 @@ class Reserve(_message.Message):
     def __init__(self, session_id: _Optional[bytes] = ..., confirmation: _Optional[bytes] = ..., relayed: _Optional[_Iterable[bytes]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., extension: _Optional[bytes] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("openings_hash", "party", "head", "signature")
+    __slots__ = ("openings_hash", "party", "head", "signature", "account")
     OPENINGS_HASH_FIELD_NUMBER: _ClassVar[int]
     PARTY_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     openings_hash: bytes
     party: int
     head: Head
     signature: bytes
-    def __init__(self, openings_hash: _Optional[bytes] = ..., party: _Optional[int] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    account: bytes
+    def __init__(self, openings_hash: _Optional[bytes] = ..., party: _Optional[int] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., signature: _Optional[bytes] = ..., account: _Optional[bytes] = ...) -> None: ...
 
 class Pattern(_message.Message):
     __slots__ = ("hash", "relayed")
