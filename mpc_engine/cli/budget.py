@@ -5,10 +5,9 @@ They read the ledger beside the daemon, which may run or not.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +16,13 @@ import typer
 from mpc_engine.cli.operator import LEAST_DIGITS, AsJson, Config, ledger_of, print_json, running, told
 from mpc_engine.cli.tables import say, show
 from mpc_engine.errors import DocumentError
-from mpc_engine.ledger.chain import Entry
+from mpc_engine.identity import load_card
+from mpc_engine.ledger.audit import export as export_lines
+from mpc_engine.ledger.audit import verify_export
 from mpc_engine.ledger.charge import delta_words, micro_words
 from mpc_engine.party.account import standing_limits
 from mpc_engine.party.config import PartyConfig, load_config
-from mpc_engine.party.overview import budget_fields
+from mpc_engine.party.overview import budget_fields, printable
 
 budget = typer.Typer(
     help="What releases have spent at this party.", no_args_is_help=True, rich_markup_mode=None
@@ -108,10 +109,22 @@ def _became(state: str) -> str:
     return {"released": "given back", "adopted": "spent, taken over"}.get(state, state)
 
 
-@audit.command("verify", short_help="Verify the ledger's chain.")
-def verify(config: Config, as_json: AsJson = False) -> None:
-    """Verify that no entry of the ledger was changed or taken out, and that its tables agree with them."""
-    party, _ = load_config(config)
+@audit.command("verify", short_help="Verify the ledger's chain, or an export of one.")
+def verify(
+    config: Annotated[
+        Path | None, typer.Option(help="This party's configuration: verify its ledger.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="An export to verify instead.")] = None,
+    card: Annotated[Path | None, typer.Option(help="The card of the party that exported it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify that no entry of a ledger was changed or taken out, and that its tables agree with them."""
+    if (config is None) == (file is None) or (file is None) != (card is None):
+        raise DocumentError("name this party's --config, or an export's --file and the --card of its party")
+    if file is not None and card is not None:
+        _verify_export(file, card, as_json)
+        return
+    party, _ = load_config(config or "")
     ledger = ledger_of(party)
     try:
         head = ledger.head()  # opening has verified all of it
@@ -130,43 +143,52 @@ def verify(config: Config, as_json: AsJson = False) -> None:
     )
 
 
+def _verify_export(path: Path, card_path: Path, as_json: bool) -> None:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise DocumentError(f"{path}: cannot be read as text") from None
+    card = load_card(card_path)
+    shown = verify_export(lines, card.public_key)
+    if shown.party != card.name:
+        raise DocumentError(f"{path}: is an export of {printable(shown.party)}, the card is of {card.name}")
+    if as_json:
+        print_json({"party": shown.party, "entries": len(shown.entries), "head": shown.head.hash.hex()})
+        return
+    say(
+        f"{len(shown.entries):,} entries of {shown.party}, up to number {shown.head.seq:,}, follow each "
+        f"other, and {shown.party} signed for them on {shown.exported}.",
+        style="bold",
+    )
+    if not shown.complete:
+        say(f"What came before entry {shown.since.seq + 1:,} is not in it.")
+
+
 @audit.command("export", short_help="Write the ledger's chain to a file.")
 def export(
     config: Config,
     out_file: Annotated[Path, typer.Option("--out", help="File to write, one entry of JSON on each line.")],
     since: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
 ) -> None:
-    """Write the entries of the ledger's chain to a file, for an auditor or another system."""
+    """Write the entries of the ledger's chain to a file, signed, for an auditor or another system."""
     party, _ = load_config(config)
     ledger = ledger_of(party)
     try:
-        count, last = _write(out_file, [entry_fields(entry) for entry in ledger.entries(since)])
+        lines = list(export_lines(ledger, party.own().signing, since))
     finally:
         ledger.close()
-    say(f"{count:,} entries, up to number {last:,}: {out_file}" if count else f"No entries after {since:,}.")
+    _write(out_file, lines)
+    count = len(lines) - 2
+    say(f"{count:,} entr{'y' if count == 1 else 'ies'} after number {since:,}, signed: {out_file}")
 
 
-def entry_fields(entry: Entry) -> dict[str, Any]:
-    """Return an entry as plain fields; ``fields`` is text, as it was hashed."""
-    return {
-        "seq": entry.seq,
-        "time": entry.time_utc,
-        "kind": entry.kind,
-        "fields": entry.fields,
-        "salt": entry.salt.hex(),
-        "body_hash": entry.body_hash.hex(),
-        "prev_hash": entry.prev_hash.hex(),
-        "entry_hash": entry.entry_hash.hex(),
-    }
-
-
-def _write(path: Path, entries: list[dict[str, Any]]) -> tuple[int, int]:
-    """Write the file, whole or not at all, for its owner only; return the entries and the last number."""
+def _write(path: Path, lines: Sequence[str]) -> None:
+    """Write the file, whole or not at all, for its owner only."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.writelines(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
+                file.writelines(f"{line}\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
@@ -175,4 +197,3 @@ def _write(path: Path, entries: list[dict[str, Any]]) -> tuple[int, int]:
             raise
     except OSError as error:
         raise DocumentError(f"{path}: cannot be written ({error.strerror})") from None
-    return len(entries), entries[-1]["seq"] if entries else 0

@@ -26,8 +26,12 @@ from mpc_engine.identity import (
     update_card,
     utc_now,
 )
-from mpc_engine.identity.folder import NEXT
+from mpc_engine.identity.certificates import SIGNING_FILE
+from mpc_engine.identity.folder import NEXT, PREVIOUS
 from mpc_engine.identity.words import words
+from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.rows import PUBLISHING
+from mpc_engine.ledger.store import FILE as LEDGER_FILE
 from mpc_engine.party.config import PartyConfig, load_config
 from mpc_engine.party.roster import Directory, Roster
 
@@ -248,6 +252,8 @@ def rotate_keys(
     folder = identity_folder(config, identity)
     if activating and finishing:
         raise DocumentError("--activate and --finish are two steps; restart the party in between")
+    if finishing or activating:
+        _check_former_keys(config, folder)
     if finishing:
         ended = finish(folder)
         for each in ended:
@@ -264,6 +270,27 @@ def rotate_keys(
         )
     else:
         _announce(rotate(folder), folder)
+
+
+def _check_former_keys(config: Path | None, folder: Path) -> None:
+    """Refuse to destroy former keys as long as a session has to be published, which may need them."""
+    if config is None or not any((folder / PREVIOUS).glob(f"*/{SIGNING_FILE}")):
+        return
+    party = load(config, PartyConfig)
+    state = party.path(party.state)
+    if not (state / LEDGER_FILE).is_file():
+        return
+    ledger = Ledger.open(state, party=party.name, read_only=True)
+    try:
+        unpublished = len(ledger.sessions(*PUBLISHING))
+    finally:
+        ledger.close()
+    if unpublished:
+        which = "one session is" if unpublished == 1 else f"{unpublished} sessions are"
+        raise DocumentError(
+            f"{folder}: {which} committed and not published yet, which may need the former keys; nothing was "
+            "changed. Let all parties run until `party status` says that no session runs"
+        )
 
 
 def _announce(new: Identity, folder: Path) -> None:

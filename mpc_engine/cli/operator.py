@@ -1,7 +1,7 @@
-"""`mpc-engine party list | show | approve | reject | withdraw | recover`: what an operator decides.
+"""`mpc-engine party list | show | approve | reject | withdraw | recover | backup`: what an operator does.
 
-The commands talk to the running daemon through its control socket. `list` reads the ledger itself when no
-daemon runs.
+The commands talk to the running daemon through its control socket. `backup` reads the ledger itself, and so
+does `list` when no daemon runs.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def add_to(commands: typer.Typer) -> None:
     commands.command("reject", short_help="Reject a request.")(reject)
     commands.command("withdraw", short_help="Withdraw a request for an analyst of this party.")(withdraw)
     commands.command("recover", short_help="Take over debits that the peers witnessed.")(recover)
+    commands.command("backup", short_help="Write a verified copy of the ledger.")(back_up)
 
 
 def socket_of(config: PartyConfig) -> Path:
@@ -204,6 +205,30 @@ def recover(config: Config, as_json: AsJson = False) -> None:
             f"Not reached: {', '.join(answer['missing'])}. Run this again when they are.",
             style="bold yellow",
         )
+
+
+def back_up(
+    config: Config,
+    out_file: Annotated[Path, typer.Option("--out", help="File to write; it must not exist yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Verify the ledger and write a copy of it to a new file; the party may run meanwhile.
+
+    The copy holds no keys: neither the party's own nor those of shares that are not open yet.
+    """
+    party, _ = load_config(config)
+    ledger = ledger_of(party)
+    try:
+        if os.path.lexists(out_file):
+            raise DocumentError(f"{out_file}: exists; a backup is written to a new file, not over another one")
+        head = ledger.back_up(out_file)
+    finally:
+        ledger.close()
+    if as_json:
+        print_json({"file": str(out_file), "entries": head.seq, "head": head.hash.hex()})
+        return
+    say(f"{out_file}: a verified copy of the ledger, {head.seq:,} entries.", style="bold")
+    say(f"The last one's hash is {head.hash.hex()}.")
 
 
 # --- inside ---------------------------------------------------------------------------------------

@@ -255,7 +255,11 @@ def _show_costs(made: Plan) -> None:
         [*rows, ("together", str(made.rounds), f"{made.sent_bytes:,}")],
         left=("section",),
     )
-    say(f"{made.rounds_online} of the rounds follow the sharing of counts; four control rounds come on top.")
+    control = "six" if made.input_only else "five"
+    say(
+        f"{made.rounds_online} of the rounds follow the sharing of counts; {control} control rounds come on "
+        "top, the signing of the receipt among them."
+    )
     out.print()
 
 

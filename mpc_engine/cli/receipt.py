@@ -18,7 +18,7 @@ from mpc_engine.errors import DocumentError, IntegrityError
 from mpc_engine.identity.cards import Card, load_card
 from mpc_engine.identity.trust import TrustStore
 from mpc_engine.party.overview import printable
-from mpc_engine.party.receipt import LIMITS, PROVES, Finding, check_receipt
+from mpc_engine.party.receipt import LIMITS, Finding, check_receipt, proves
 
 commands = typer.Typer(
     help="Receipts: what all parties signed of a release.", no_args_is_help=True, rich_markup_mode=None
@@ -54,12 +54,12 @@ def verify(
             {
                 "ok": not failed,
                 "findings": [{"ok": each.ok, "words": each.words} for each in findings],
-                "proves": [] if failed else list(PROVES),
+                "proves": [] if failed else list(proves(fields)),
                 "does_not_prove": [*LIMITS, *([_NO_CARDS] if cards is None else [])],
             }
         )
     else:
-        _show(findings, trusted=cards is not None, compared=compared is not None)
+        _show(findings, () if failed else proves(fields), cards is not None, compared is not None)
     if failed:
         raise IntegrityError(f"{receipt}: the receipt does not hold: {printable('; '.join(failed))}")
 
@@ -97,14 +97,14 @@ def _cards(trust: Path | None, single: Sequence[Path], dev: bool) -> dict[str, l
     return found
 
 
-def _show(findings: Sequence[Finding], *, trusted: bool, compared: bool) -> None:
+def _show(findings: Sequence[Finding], proved: Sequence[str], trusted: bool, compared: bool) -> None:
     for each in findings:
         mark = Text("✓ ", style="green") if each.ok else Text("✗ ", style="bold red")
         out.print(mark + Text(printable(each.words)))
     out.print()
-    if all(each.ok for each in findings):
+    if proved:
         say("What this proves", style="bold")
-        show_points(PROVES)
+        show_points(proved)
     else:
         say("This receipt proves nothing: what is marked ✗ does not hold.", style="bold red")
     out.print()

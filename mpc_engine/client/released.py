@@ -11,7 +11,7 @@ from typing import Any, Final
 from mpc_engine.codebook import Codebook
 from mpc_engine.errors import DocumentError
 from mpc_engine.identity import Card
-from mpc_engine.party.receipt import LIMITS, PROVES, Finding, check_receipt
+from mpc_engine.party.receipt import LIMITS, Finding, check_receipt, proves
 from mpc_engine.result import Result
 
 _HINT: Final = (
@@ -77,7 +77,7 @@ class Receipt:
         ok = all(each.ok for each in findings)
         unknown = [name for name in self.parties if trusted is not None and not trusted.get(name)]
         hint = (f"No card of {', '.join(unknown)} is trusted: {_HINT}",) if unknown else ()
-        return Verified(ok, findings, PROVES if ok else (), (*LIMITS, *hint))
+        return Verified(ok, findings, proves(self.fields) if ok else (), (*LIMITS, *hint))
 
     @property
     def parties(self) -> tuple[str, ...]:

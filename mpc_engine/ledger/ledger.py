@@ -123,10 +123,17 @@ class Ledger(Reading):
         """Return the content of the file as of the last commit: what a crash at this moment would leave."""
         return self._store.image()
 
-    def back_up(self, target: Path) -> None:
-        """Write a verified copy to the new file ``target``; keys of sealed shares are not part of it."""
-        self.verify()
-        self._store.back_up(target)
+    def back_up(self, target: Path) -> Head:
+        """Write a verified copy to the new file ``target`` and return its head.
+
+        It is the state of one moment, whatever another process writes meanwhile; keys of sealed shares are not
+        part of it. Raises :class:`LedgerBrokenError` if the ledger does not verify, and
+        :class:`LedgerWriteError` if the copy cannot be written, which then leaves no file.
+        """
+        with self._store.view():
+            head = self.verify()
+            self._store.back_up(target)
+        return head
 
     def close(self) -> None:
         """Carry the write-ahead log over into the file, close it and give the folder free.

@@ -277,10 +277,12 @@ class Store:
         return self._db.serialize()
 
     def back_up(self, target: Path) -> None:
-        """Write a copy of the database to the new file ``target`` (0600), synced to disk."""
+        """Write a copy of the database to the new file ``target`` (0600), synced to disk; whole or not at all."""
         self._usable()
+        made = False
         try:
             os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            made = True
             copy = sqlite3.connect(target, isolation_level=None)
             try:
                 copy.execute("PRAGMA synchronous = FULL")
@@ -290,6 +292,9 @@ class Store:
                 copy.close()
             _sync_folder(target.parent)
         except (OSError, sqlite3.Error) as error:
+            if made:
+                with suppress(OSError):
+                    target.unlink()
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise LedgerWriteError(f"the copy {target} cannot be written: {why}") from error
 

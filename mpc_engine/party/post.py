@@ -53,6 +53,7 @@ class Post:
         self._live: dict[str, Live] = {}
         self._greeted: set[int] = set()
         self._sent: dict[int, int] = {}
+        self._missed: dict[int, int] = {}
         self._after: list[Callable[[], None]] = []
         self._noted: dict[tuple[str, str], float] = {}
         self.on_broken: Callable[[EngineError], None] = lambda error: None
@@ -111,6 +112,7 @@ class Post:
     def line_up(self, peer: int) -> None:
         """Greet a peer; durable messages follow when it has greeted back."""
         self._greeted.discard(peer)
+        self._missed.pop(peer, None)
         self.greet(peer)
 
     def greet(self, peer: int) -> None:
@@ -183,7 +185,11 @@ class Post:
         name = self._names[peer]
         expected = self._ledger.line(name).received + 1
         if number > expected:
-            self.greet(peer)  # something is missing: have it sent again
+            # Something is missing: have it sent again. Asked once; the tick asks on, and a message that
+            # cannot be stored now, nor those after it, are not sent to and fro for as long as that lasts.
+            if self._missed.get(peer) != expected:
+                self._missed[peer] = expected
+                self.greet(peer)
             return
         if number == expected:
             try:

@@ -24,11 +24,12 @@ from mpc_engine.transport.control import Commit
 
 FORMAT = "mpc-engine/receipt/1"
 RECEIPT_PURPOSE = "receipt"
-PROVES = (
+_AGREED = (
     "Every party named above signed that it took part in this computation – this query, these parameters, "
-    "this roster, this version of the engine as it declares it – and holds exactly this release.",
-    "Each of them declares that it debited ε and δ to its ledger before anything was opened.",
+    "this roster, this version of the engine as it declares it – and holds exactly this release."
 )
+_DEBITED = "Each of them declares that it debited ε and δ to its ledger before anything was opened."
+_NO_LEDGER = "No party kept a ledger: it is of a trial or a simulation, and nothing adds up what such spend."
 LIMITS = (
     "It does not prove what a dishonest party ran, or that the records it counted are true.",
     "It does not prove that noise was drawn: that follows from the protocol if no more parties than it "
@@ -88,6 +89,15 @@ def receipt_fields(
         "pattern_sha256": pattern.hex(),
         "release_sha256": digest,
     }
+
+
+def proves(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a receipt that holds proves, in words. Raises DocumentError when it is no receipt."""
+    try:
+        kept = [party.get("ledger_after", {}).get("entries", 0) > 0 for party in receipt["parties"]]
+    except (KeyError, TypeError, AttributeError):
+        raise DocumentError("this is not a receipt of this engine") from None
+    return (_AGREED, _DEBITED if kept and all(kept) else _NO_LEDGER)
 
 
 def receipt_content(fields: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from mpc_engine.errors import EngineError, PeerError, TooLargeError, UnknownCertificateError
+from mpc_engine.errors import EngineError, PeerError, RateLimitError, TooLargeError, UnknownCertificateError
 from mpc_engine.identity.folder import Identity
 from mpc_engine.transport.analyst_methods import (
     CALL_OPTIONS,
@@ -25,6 +25,8 @@ from mpc_engine.transport.failures import failure_of
 
 ATTEMPTS: Final = 5
 """Most times that one call is tried."""
+REST_S: Final = 1.0
+"""How much longer a call rests that came too fast."""
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
 _PROBE_S: Final = 5.0
@@ -69,10 +71,10 @@ class AnalystChannel:
     async def call(self, method: str, body: bytes, timeout_s: float) -> bytes:
         """Return the whole answer to one message within ``timeout_s``, all attempts together.
 
-        What failed as UNAVAILABLE is tried again if the method may be repeated. Raises the class of
-        `mpc_engine.errors` whose reason the party stated; PeerError if it cannot be reached or shows another
-        certificate, UnknownCertificateError if it refuses the analyst's, DeadlineError if time runs out,
-        TooLargeError for a message or an answer beyond all bounds.
+        What failed as UNAVAILABLE, or came too fast, is tried again if the method may be repeated. Raises
+        the class of `mpc_engine.errors` whose reason the party stated; PeerError if it cannot be reached or
+        shows another certificate, UnknownCertificateError if it refuses the analyst's, DeadlineError if time
+        runs out, TooLargeError for a message or an answer beyond all bounds.
         """
         called = METHODS[method]
         if len(body) > MOST_REQUEST_BYTES:
@@ -85,8 +87,10 @@ class AnalystChannel:
             try:
                 return await self._attempt(called, body, max(0.05, ends - self._clock()))
             except EngineError as failure:
-                again = called.idempotent and failure.grpc_code == "UNAVAILABLE" and attempt < ATTEMPTS
-                wait_s = self._jitter(pause_s)
+                fast = isinstance(failure, RateLimitError)
+                passing = fast or failure.grpc_code == "UNAVAILABLE"
+                again = called.idempotent and passing and attempt < ATTEMPTS
+                wait_s = self._jitter(pause_s) + (REST_S if fast else 0.0)
                 if not again or self._clock() + wait_s >= ends:
                     raise await self._explained(failure) from None
             await self._sleep(wait_s)

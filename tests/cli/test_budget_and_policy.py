@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mpc_engine.cli import policy
-from mpc_engine.identity import TrustStore
+from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.identity.trust import Terms
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.published import published
@@ -73,21 +73,31 @@ def test_budgets_of_a_running_party_are_asked_for(run: Run, folder: Path, daemon
 
 def test_the_chain_is_verified_and_exported(run: Run, folder: Path) -> None:
     config = ("--config", folder / "uk.toml")
+    create_identity("uk", folder / "identity", address="uk.example:8470")
     verified = run("audit", "verify", *config)
     fits(verified.out)
     told = json.loads(run("audit", "verify", "--json", *config).out)
     assert f"{told['entries']} entries verify" in verified.out and told["head"] in verified.out
     out = folder / "chain.jsonl"
     assert run("audit", "export", "--out", out, *config).status == 0
-    entries = [json.loads(line) for line in out.read_text().splitlines()]
+    _, *entries, seal = [json.loads(line) for line in out.read_text().splitlines()]
     assert [each["seq"] for each in entries] == list(range(1, told["entries"] + 1))
-    assert entries[-1]["entry_hash"] == told["head"]
+    assert entries[-1]["hash"] == seal["hash"] == told["head"]
     assert {"submitted", "decided", "reserved", "committed"} <= {each["kind"] for each in entries}
+    card = folder / "identity" / "card.json"
+    shown = run("audit", "verify", "--file", out, "--card", card)
+    fits(shown.out)
+    assert f"{told['entries']} entries of uk" in " ".join(shown.out.split())
+    content = out.read_text()
+    out.write_text(content.replace('"approved"', '"rejected"', 1))
+    run("audit", "verify", "--file", out, "--card", card).failed_with(11, "changed after it was written")
+    run("audit", "verify", "--file", out).failed_with(2, "--card")
+    run("audit", "verify").failed_with(2, "--config")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     some = run("audit", "export", "--since", told["entries"] - 2, "--out", out, *config)
-    assert len(out.read_text().splitlines()) == 2 and "2 entries" in some.out
+    assert len(out.read_text().splitlines()) == 4 and "2 entries" in some.out
     none = run("audit", "export", "--since", told["entries"], "--out", out, *config)
-    assert out.read_text() == "" and "No entries" in none.out
+    assert len(out.read_text().splitlines()) == 2 and "0 entries" in none.out
     run("audit", "export", "--out", folder / "nowhere" / "x", *config).failed_with(2, "cannot be written")
 
 

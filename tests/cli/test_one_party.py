@@ -24,7 +24,7 @@ def change(path: Path, old: str, new: str) -> None:
 def test_plan_names_what_is_opened_and_spent(run: Run, study: Path) -> None:
     result = run("plan", study / "query.toml")
     assert result.status == 0
-    for words in ("6 cells: stage (3) × sex (2)", "together", "17", "epsilon = 1", "four control rounds"):
+    for words in ("6 cells: stage (3) × sex (2)", "together", "17", "epsilon = 1", "five control rounds"):
         assert words in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     assert all(line == line.rstrip() for line in result.out.splitlines())
