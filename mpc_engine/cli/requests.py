@@ -8,6 +8,7 @@ from rich.text import Text
 
 from mpc_engine.cli.tables import say, show
 from mpc_engine.cli.terminal import PHASES, err
+from mpc_engine.client.client import LEAST_DIGITS
 from mpc_engine.party.messages import Status
 
 _PHASES = {**PHASES, "queued": "waiting for its turn", "sign": "signing the receipt"}
@@ -53,7 +54,7 @@ def show_statuses(found: Sequence[Status]) -> None:
         say("No request has been made.")
         return
     heads = ("request", "state", "submitted", "question")
-    rows = [(each.id, each.state, each.times.get("SUBMITTED", ""), each.title) for each in found]
+    rows = [(each.id[:LEAST_DIGITS], each.state, each.times.get("SUBMITTED", ""), each.title) for each in found]
     show("Requests, newest first", heads, rows, left=("question",))
 
 

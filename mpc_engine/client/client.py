@@ -16,11 +16,15 @@ from mpc_engine.client.request import Request
 from mpc_engine.client.rules import Rules
 from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.documents import read
+from mpc_engine.errors import UnknownRequestError
 from mpc_engine.party.messages import PartiesAnswer, Status
 from mpc_engine.statistics.presets import load_query, parse_query, presets
 from mpc_engine.statistics.query import Privacy, Query
 
 T = TypeVar("T")
+ID_DIGITS: Final = 32
+LEAST_DIGITS: Final = 8
+"""Digits of a request's id that are enough, if no other request's begins with them."""
 
 _KEYWORDS: Final = """
 Keywords are the keys of the query document, with those of its `privacy` beside them; `split` stands for
@@ -80,8 +84,19 @@ class Client:
         return Question(self, query if isinstance(query, Query) else parse_query(query))
 
     def request(self, request: str) -> Request:
-        """Return a request by its id, made by this program or by an earlier one."""
-        return Request(self, request)
+        """Return a request by its id, or its first digits, made by this program or by an earlier one.
+
+        Raises UnknownRequestError unless exactly one of the analyst's requests has an id that begins so.
+        """
+        if len(request) == ID_DIGITS and set(request) <= set("0123456789abcdef"):
+            return Request(self, request)
+        found = [each.id for each in self.requests() if each.id.startswith(request)]
+        if len(request) < LEAST_DIGITS or len(found) != 1:
+            how_many = "no request of yours" if not found else "several of your requests"
+            raise UnknownRequestError(
+                f"give the id of a request, or its first {LEAST_DIGITS} digits or more: {how_many} begins so"
+            )
+        return Request(self, found[0])
 
     def requests(self) -> tuple[Status, ...]:
         """Return what has become of all requests, newest first."""

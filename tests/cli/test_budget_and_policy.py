@@ -90,7 +90,7 @@ def test_the_chain_is_verified_and_exported(run: Run, folder: Path) -> None:
     assert f"{told['entries']} entries of uk" in " ".join(shown.out.split())
     content = out.read_text()
     out.write_text(content.replace('"approved"', '"rejected"', 1))
-    run("audit", "verify", "--file", out, "--card", card).failed_with(11, "changed after it was written")
+    run("audit", "verify", "--file", out, "--card", card).failed_with(11, "of the export was changed")
     run("audit", "verify", "--file", out).failed_with(2, "--card")
     run("audit", "verify").failed_with(2, "--config")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600

@@ -46,7 +46,10 @@ def test_the_whole_way_by_hand(run: Run, party: Study) -> None:
     assert got.status == 0 and "ok: uk signed it" in got.out and "does not prove" in got.out
     names = {"release.json", "receipt.json", "table.csv", "result.json", "plot.png", "explanation.txt"}
     assert {path.name for path in Path("answer").iterdir()} == names
-    assert request in run("query", "list").out
+    assert request[:8] in run("query", "list").out
+    assert run("query", "status", request[:8]).status == 0
+    run("query", "status", request[:7]).failed_with(13, "its first 8 digits")
+    run("query", "status", "zzzzzzzzz").failed_with(13, "no request of yours")
     stored = run("result", "answer", "--codebook", "codebook.toml", "--csv")
     assert stored.status == 0 and stored.out == Path("answer/table.csv").read_text()
 
@@ -128,7 +131,7 @@ def test_mistakes_have_the_statuses_of_the_catalogue(run: Run, party: Study) -> 
     run("query", "submit", "query.toml", "--out", "x").failed_with(2, "--wait")
     run("query", "submit", "query.toml", "--project", "a b").failed_with(2, "project")
     run("query", "status", "0" * 32).failed_with(13, "there is no request")
-    run("query", "status", "nonsense").failed_with(2, "id")
+    run("query", "status", "nonsense").failed_with(13, "no request of yours")
     run("query", "status", "0" * 32, "--profile", "none.toml").failed_with(2, "there is no such file")
     Path("wrong.toml").write_text(Path("query.toml").read_text().replace('"stage"', '"height"'))
     for command in ("validate", "cost", "preview", "submit"):
