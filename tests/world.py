@@ -20,8 +20,8 @@ from mpc_engine.dp.accounting import Rule
 from mpc_engine.dp.noise_table import generate
 from mpc_engine.field.binary import BinaryField, pack, unpack
 from mpc_engine.field.mersenne import MersenneField
-from mpc_engine.ledger.chain import Head
 from mpc_engine.identity.signing import SigningKey
+from mpc_engine.ledger.chain import Head
 from mpc_engine.party.book import Committed, Credentials, Unrecorded
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal

@@ -159,8 +159,10 @@ class Publishing:
         try:
             while not work.done():
                 news = asyncio.get_running_loop().create_task(self._event(ticket).wait())
-                await asyncio.wait([work, news], return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                try:
+                    await asyncio.wait([work, news], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
                 self._event(ticket).clear()
                 row = self._ledger.session(ticket)
                 if row is None or row.state not in PUBLISHING or self._complete(row):

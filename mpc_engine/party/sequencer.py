@@ -189,6 +189,8 @@ class Sequencer:
                     if set(settled) == set(here.peers):
                         self._cleared.add(ticket)
                         break
+                    # Somebody has not answered, or runs it still: ask again, but not at once.
+                    await asyncio.sleep(here.deadlines.pause_s)
         finally:
             self._clearing.discard(request)
         self.pump()

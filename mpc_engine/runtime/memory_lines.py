@@ -58,7 +58,7 @@ class Flow:
     async def settle(self, limit: float) -> None:
         """Wait until everything that was sent has arrived, until the loop's time ``limit`` at the longest."""
         loop = asyncio.get_running_loop()
-        while self._waiting and loop.time() <= limit:
+        while self._waiting and loop.time() < limit:
             await asyncio.sleep(max(min(self._waiting[-1][0], limit) - loop.time(), 0.0))
 
     def cut(self) -> None:

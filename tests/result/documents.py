@@ -14,8 +14,8 @@ import numpy as np
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
 from mpc_engine.party.proposal import propose
-from mpc_engine.release.publication import Published
 from mpc_engine.release.plan import Member
+from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release
 from mpc_engine.statistics.presets import parse_query
 

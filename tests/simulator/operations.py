@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 WEATHERS = ("calm", "slow", "lossy", "wild")
 """How messages fare: at once; late; lines also lose and repeat; all of it, and out of order."""
+LIES = ("corrupt", "replay", "withhold", "lines")
+"""What a lying party does: to its links' messages, or (the last) to what it says over its lines."""
 WRITE = "write"
 """The place of a crash right after a transaction of the ledger."""
 
@@ -22,11 +24,19 @@ class Op(NamedTuple):
     kind      meaning of the other fields
     ========= ==================================================================================
     submit    request `number` at `party`; again: the same request a second time
+    twice     request `number` at `party` and at `other` at once
     differ    another question at `party` under the key of request `number`
     approve   the operator of `party` approves request `number`
     reject    the operator of `party` rejects request `number`
     withdraw  the analyst withdraws request `number` at `party`
     cut, heal the cable between `party` and `other`
+    policy    `party` takes on policy `number`
+    snapshot  `party` registers other records
+    lie       from now on `party` lies, in the way of `place`, until another does or all has settled
+    full      the disk of `party` takes nothing from its `number`-th write from now on, for half a minute
+    stop      `party` is stopped in good order
+    rollback  `party` is killed and started from what its disk held `number` operations ago; `recover`
+              brings it back in line when everything settles
     crash     `party` is killed: now, or when it comes to `place` for the `number`-th time from now
     restart   `party` is started from what its disk held when it was killed
     clock     the wall clock of `party` is set forward by `number` seconds (back, if negative)
@@ -68,11 +78,19 @@ class Recipe(NamedTuple):
         "weather": 1.0,
         "wait": 1.0,
     }
+    """How often each kind is drawn, as against the others."""
+    rare: Mapping[str, float] = {}
+    """Further kinds of which a list holds at most one altogether, and the chance of each."""
 
     def draw(self, seed: int) -> list[Op]:
         """Return the operations of a seed; the first is always a request."""
         rng = random.Random(seed)
         kinds = rng.choices(list(self.weights), weights=list(self.weights.values()), k=self.length)
+        drawn = rng.random()
+        for kind, chance in self.rare.items():
+            if 0.0 <= drawn < chance:
+                kinds[rng.randrange(len(kinds))] = kind
+            drawn -= chance
         return [self._operation(rng, kind) for kind in ["submit", *kinds]]
 
     def _operation(self, rng: random.Random, kind: str) -> Op:
@@ -90,9 +108,21 @@ class Recipe(NamedTuple):
             return Op(after_s, kind, party, number=seconds)
         if kind == "weather":
             return Op(after_s, kind, place=rng.choice(WEATHERS))
+        if kind == "lie":
+            return Op(after_s, kind, party, place=rng.choice(LIES))
+        if kind == "twice":
+            return Op(after_s, kind, party, other, number)
+        if kind == "full":
+            return Op(after_s, kind, party, number=rng.randint(1, 20))
+        if kind == "rollback":
+            return Op(after_s, kind, party, number=rng.randint(1, 5))
         if kind == "wait":
             return Op(after_s + 30.0, kind)
-        return Op(after_s, kind, party) if kind == "restart" else Op(after_s, kind, party, number=number)
+        return (
+            Op(after_s, kind, party)
+            if kind in ("restart", "stop", "snapshot")
+            else Op(after_s, kind, party, number=number)
+        )
 
 
 def shrink(ops: Sequence[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:

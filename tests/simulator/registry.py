@@ -1,197 +1,197 @@
-"""Three real parties for the simulator, and what must hold of their ledgers and of what they send.
-
-Parties 1 and 2 hold records, party 3 helps. The budget of each data set is enough for two releases.
-"""
+"""Real parties for the simulator: daemons with ledgers in memory, killed, stopped and put back at will."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from fractions import Fraction
-from hashlib import sha256
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from mpc_engine.codebook import Codebook
-from mpc_engine.documents import parse
-from mpc_engine.identity import Analyst, Identity, Terms, throwaway_identity
+from mpc_engine.errors import LedgerWriteError, catalogue
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import HOLDING, PUBLISHING, SessionRow
 from mpc_engine.ledger.sealing import InMemoryKeys
 from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party import failpoints
 from mpc_engine.party.daemon import Party
-from mpc_engine.party.messages import Submission, make_submission, request_id
-from mpc_engine.party.policy import BudgetLimits, Policy
-from mpc_engine.party.proposal import propose
-from mpc_engine.party.roster import Directory
-from mpc_engine.party.situation import Counted, Situation
-from mpc_engine.release.plan import Member
-from mpc_engine.runtime.link import MessageKey, Section
-from mpc_engine.statistics.presets import parse_query
-from mpc_engine.statistics.query import Query
-from mpc_engine.transport.endpoint import Endpoint
+from mpc_engine.party.messages import request_id
+from tests.simulator import promises
+from tests.simulator.cast import AFFORDED, FIVE, RICH, THREE, Cast, Records, identity, situation, submission
 from tests.simulator.operations import WRITE, Op, Recipe
-from tests.simulator.virtual_time import START
-from tests.simulator.world import REACH, BrokenError, Seat, World
+from tests.simulator.world import REACH, BrokenError, Seat, World, nothing_more
 
-NAMES = ("uk", "us", "helper")
-AFFORDED = 2
-"""So many releases the budget allows."""
-SPENT = (*PUBLISHING, "RELEASED", "LOST", "ADOPTED")
-RECIPE = Recipe(requests=4, length=9, places=(WRITE, *failpoints.FAILPOINTS))
-BOOK = parse(
-    {"name": "study", "version": "1", "variables": {"sex": {"kind": "category", "categories": ["f", "m"]}}},
-    Codebook,
-    "codebook",
+RECIPE = Recipe(
+    requests=4,
+    length=9,
+    places=(WRITE, *failpoints.FAILPOINTS),
+    weights={
+        **Recipe().weights,
+        "twice": 0.5,
+        "policy": 0.4,
+        "snapshot": 0.5,
+        "full": 0.5,
+        "stop": 1.0,
+    },
+    rare={"lie": 0.15, "rollback": 0.1},
 )
-_PRIVACY = {"epsilon": "1", "rule": "noisy", "threshold": 5, "max_records_per_patient": 1}
-QUERIES = (
-    {"preset": "count", "privacy": _PRIVACY},
-    {"preset": "crosstab", "by": ["sex"], "privacy": _PRIVACY},
-    {"preset": "count", "privacy": _PRIVACY | {"threshold": 6}},
-    {"preset": "count", "privacy": _PRIVACY},
-)
-"""The question of each request; the first is asked a second time under another key."""
+FULL_S = 30.0
+"""How long a full disk stays so."""
+_GRACE_S = 5.0
+_UNFORESEEN = ("party.failed", "session.failed", "session.publish_failed")
+"""Events that tell of an exception; it must be one of the engine's own."""
+_ERRORS = {cls.__name__ for cls in catalogue()} - {"EngineError"}
 
-
-@functools.cache
-def identity(name: str, role: Any = "party") -> Identity:
-    """Return the identity of a party or analyst, the same for all worlds of this process."""
-    address = "127.0.0.1:1" if role == "party" else ""
-    return throwaway_identity(name, address=address, role=role, clock=lambda: START - timedelta(days=100))
-
-
-@functools.cache
-def directory() -> Directory:
-    """Return the roster with everybody's cards."""
-    cards = [identity(name).card for name in NAMES]
-    return Directory(
-        tuple(
-            Member(name, True, name != "helper", card.origin_fingerprint, 1 << 20)
-            for name, card in zip(NAMES, cards, strict=True)
-        ),
-        tuple(
-            Endpoint(number, name, card.address, (card.pinned.pem,), True)
-            for number, (name, card) in enumerate(zip(NAMES, cards, strict=True), start=1)
-        ),
-        tuple((card,) for card in cards),
-    )
-
-
-def situation(number: int) -> Situation:
-    """Return what a party is; the second approves cross-tabulations by hand."""
-    silo = NAMES[number - 1] != "helper"
-    analyst = identity("ada", "analyst").card
-    policy = Policy(
-        "1",
-        1,
-        approvals={"crosstab": "manual"} if number == 2 else {},
-        budget=BudgetLimits(Fraction(AFFORDED)),
-    )
-    return Situation(
-        number,
-        directory(),
-        identity(NAMES[number - 1]),
-        policy,
-        f"cancers of {NAMES[number - 1]}" if silo else "",
-        BOOK,
-        {analyst.fingerprint: Analyst("ada", (analyst,), Terms(budget="100"))},
-    )
-
-
-@functools.cache
-def submission(number: int, question: int) -> Submission:
-    """Return the request under key `number`."""
-    query = parse_query(QUERIES[question])
-    return make_submission(
-        query, BOOK.digest(), "colon", f"key{number}", identity("ada", "analyst"), lambda: START
-    )
-
-
-class Records:
-    """Counts records that every silo has alike."""
-
-    def __init__(self, number: int) -> None:
-        self._silo = NAMES[number - 1] != "helper"
-        self._snapshot = f"{number:032x}" if self._silo else ""
-
-    def snapshot(self) -> str:
-        """Return the id of the registered records."""
-        return self._snapshot
-
-    async def count(self, query: Query, codebook: Codebook) -> Counted:
-        """Return twenty in each cell."""
-        if not self._silo:
-            return Counted("", None)
-        plan = propose(query, codebook, directory().members).plan(query.privacy.threshold)
-        return Counted(self._snapshot, tuple(np.full((2, line.cells), 20, np.int64) for line in plan.lines))
+Happened = Callable[[int, str, str, str], None]
+"""Told what a ledger takes in about a session: the party, the kind of entry, the ticket and the request."""
 
 
 class _Disk(Ledger):
-    """A ledger whose party can be killed after every transaction."""
+    """A ledger whose party can be killed after every transaction, and whose disk can be full."""
+
+    number = 0
+    happened: Happened | None = None
+    _left: int | None = None
+    _full_until = 0.0
+
+    def fill(self, writes: int) -> None:
+        """Take nothing from the `writes`-th transaction from now on, for a while."""
+        self._left, self._full_until = writes, 0.0
+
+    def mend(self) -> None:
+        """Have space again, for ever."""
+        self._left = None
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
+        before = self.head().seq if self.happened is not None else 0
         with super().transaction() as tx:
             yield tx
+            self._check_space()
+        if self.happened is not None:
+            self._tell(before)
         REACH.get()(WRITE)
+
+    def _check_space(self) -> None:
+        if self._left is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self._left = max(self._left - 1, 0)
+        if self._left == 0:
+            self._full_until = self._full_until or now + FULL_S
+            if now < self._full_until:
+                raise LedgerWriteError("the ledger cannot be written (SQLITE_FULL)")
+            self._left = None
+
+    def _tell(self, before: int) -> None:
+        for entry in self.entries(before):
+            fields = promises.fields_of(entry)
+            if "ticket" in fields and self.happened is not None:
+                self.happened(self.number, entry.kind, fields["ticket"], fields.get("request", ""))
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a killed party's disk holds."""
+    """What a party's disk holds: the ledger, the keys beside it, and which policy and records are there."""
 
     ledger: bytes
     keys: dict[str, bytes]
     sessions: Sequence[SessionRow]
+    policy: int
+    edition: int
+
+
+def restored(old: Image, now: Image) -> Image:
+    """Return what a disk holds whose ledger is put back from a copy; no copy has keys."""
+    return replace(now, ledger=old.ledger, sessions=old.sessions)
 
 
 class Registry:
     """One party's station."""
 
-    def __init__(self, seat: Seat) -> None:
-        name, disk = NAMES[seat.number - 1], seat.image
+    def __init__(
+        self,
+        seat: Seat,
+        cast: Cast,
+        policy: int,
+        unforeseen: Callable[[str], None],
+        happened: Happened | None,
+    ) -> None:
+        name, disk = cast.names[seat.number - 1], seat.image
+        self.cast, self.number = cast, seat.number
         self.keys = InMemoryKeys()
+        self.policy, edition = policy, 0
         if isinstance(disk, Image):
             self.keys._keys.update(disk.keys)
             self.ledger = _Disk.from_image(disk.ledger, party=name, clock=seat.clock)
+            self.policy, edition = disk.policy, disk.edition
         else:
             self.ledger = _Disk.in_memory(party=name, clock=seat.clock)
+        self.ledger.number, self.ledger.happened = seat.number, happened
+        self.records = Records(cast, seat.number, edition)
+
+        def journal(event: str, /, **fields: str | int) -> None:
+            if event in _UNFORESEEN and fields.get("kind") not in _ERRORS:
+                unforeseen(f"party {seat.number} met something unforeseen: {event} {fields}")
+
         self.party = Party(
-            situation(seat.number),
+            situation(cast, seat.number, self.policy),
             self.ledger,
             self.keys,
             seat.switchboard,
-            Records(seat.number),
+            self.records,
+            journal=journal,
             clock=seat.clock,
         )
 
     async def run(self) -> None:
-        """Run the party until it fails or is killed."""
+        """Run the party until it fails, is stopped or killed."""
         await self.party.start()
         await self.party.failed()
 
+    async def stop(self) -> None:
+        """Stop the party as SIGTERM does."""
+        await self.party.stop(_GRACE_S)
+
     def image(self) -> Image:
         """Return what the disk would hold after a crash at this moment."""
-        return Image(self.ledger.image(), dict(self.keys._keys), self.ledger.sessions())
+        sessions = self.ledger.sessions()
+        return Image(self.ledger.image(), dict(self.keys._keys), sessions, self.policy, self.records.edition)
+
+    def use(self, policy: int) -> None:
+        """Take on another policy."""
+        self.policy = policy
+        self.party.reload(situation(self.cast, self.number, policy))
 
     async def do(self, op: Op) -> None:
-        """Do what a person asks for."""
-        if op.kind in ("submit", "differ"):
-            self.party.desk.submit(
-                submission(op.number, op.number if op.kind == "submit" else 1 - op.number % 2)
-            )
-            return
-        request = request_id(identity("ada", "analyst").card.fingerprint, f"key{op.number}")
-        if op.kind == "withdraw":
-            self.party.desk.withdraw(request)
-        else:
-            self.party.desk.decide(request, "approved" if op.kind == "approve" else "rejected", "operator")
+        """Do what a person asks for. Raises EngineError."""
+        desk = self.party.desk
+        match op.kind:
+            case "submit":
+                desk.submit(submission(op.place or f"key{op.number}", op.number))
+            case "differ":
+                desk.submit(submission(f"key{op.number}", 1 - op.number % 2))
+            case "policy":
+                self.use(op.number)
+            case "snapshot":
+                self.records.edition += 1
+                self.party.reload(situation(self.cast, self.number, self.policy))
+            case "full":
+                self.ledger.fill(op.number)
+            case "mend":
+                self.ledger.mend()
+            case "recover":
+                await self.party.recovery.recover()
+            case _:
+                request = request_id(identity("ada", "analyst").card.fingerprint, f"key{op.number}")
+                if op.kind == "withdraw":
+                    desk.withdraw(request)
+                else:
+                    desk.decide(request, "approved" if op.kind == "approve" else "rejected", "operator")
+
+
+def running(world: World) -> dict[int, Registry]:
+    """Return the parties that run, by number."""
+    return {number: each for number, each in world.stations.items() if isinstance(each, Registry)}
 
 
 def sessions(world: World, number: int) -> Sequence[SessionRow]:
@@ -203,108 +203,79 @@ def sessions(world: World, number: int) -> Sequence[SessionRow]:
     return disk.sessions if isinstance(disk, Image) else ()
 
 
-class Openings:
-    """Watches what is opened: all have paid for it, and nobody ever sends two different shares."""
-
-    def __init__(self) -> None:
-        self.world: World | None = None
-        self._shares: dict[tuple[int, bytes, MessageKey], bytes] = {}
-
-    def __call__(self, sender: int, receiver: int, key: MessageKey, session: bytes, content: bytes) -> None:
-        """Look at one message of a link."""
-        if key.section not in (Section.PATTERN, Section.VALUES) or self.world is None:
-            return
-        share = sha256(content).digest()
-        if self._shares.setdefault((sender, session, key), share) != share:
-            self.world.broke(f"party {sender} opens two different shares in session {session.hex()}")
-        for number in range(1, len(NAMES) + 1):
-            paid = any(
-                row.session_id == session.hex() and row.state in SPENT for row in sessions(self.world, number)
-            )
-            if not paid:
-                self.world.broke(f"party {sender} opens what party {number} has not debited")
-
-
-def within_budget(world: World, settled: bool) -> None:
-    """No party spends, or holds, more than its budget."""
-    for number in range(1, len(NAMES) + 1):
-        rows = [row for row in sessions(world, number) if row.state in (*SPENT, *HOLDING)]
-        if len(rows) > AFFORDED and NAMES[number - 1] != "helper":
-            raise BrokenError(f"party {number} spent or held {len(rows)} times, and can afford {AFFORDED}")
-
-
-def one_release(world: World, settled: bool) -> None:
-    """A session has one release, the same everywhere, and a question one session that answers it."""
-    releases: dict[str, set[str]] = {}
-    for number in range(1, len(NAMES) + 1):
-        answered: set[str] = set()
-        for row in sessions(world, number):
-            if row.release_digest:
-                releases.setdefault(row.ticket, set()).add(row.release_digest)
-                if row.question in answered:
-                    raise BrokenError(f"party {number} has two releases for one question")
-                answered.add(row.question)
-    if any(len(each) > 1 for each in releases.values()):
-        raise BrokenError("a session has two different releases")
-
-
 def quiet(world: World) -> bool:
     """Tell that no session runs, no message is owed and no request is about to begin."""
-    for number, station in world.stations.items():
-        if isinstance(station, Registry):
-            ledger = station.ledger
-            peers = [name for other, name in enumerate(NAMES, start=1) if other != number]
-            if (
-                ledger.sessions(*HOLDING, *PUBLISHING)
-                or ledger.requests(states=("REVIEWED", "APPROVED"))
-                or any(ledger.outgoing(peer) for peer in peers)
-            ):
-                return False
+    for each in running(world).values():
+        if (
+            each.ledger.sessions(*HOLDING, *PUBLISHING)
+            # Requests of which a party that was put back knows nothing wait for ever.
+            or (not world.ever_set_back and each.ledger.requests(states=("REVIEWED", "APPROVED")))
+            or any(each.ledger.outgoing(each.cast.names[peer - 1]) for peer in each.party.situation().peers)
+        ):
+            return False
     return True
 
 
-def same_requests(world: World, settled: bool) -> None:
-    """In the end all parties say the same of every request."""
-    known = [
-        {row.id: row.state for row in station.ledger.requests()}
-        for station in world.stations.values()
-        if isinstance(station, Registry)
-    ]
-    if settled and any(each != known[0] for each in known):
-        raise BrokenError(f"the parties differ on their requests: {known}")
+async def ask_afresh(world: World) -> None:
+    """See that a new question, for which there is budget, is answered everywhere."""
+    stations = running(world)
+    for station in stations.values():
+        station.use(RICH)
+    await asyncio.sleep(1.0)
+    submitted = submission("fresh", -1)
+    stations[2].party.desk.submit(submitted)
+
+    def released(world: World) -> bool:
+        rows = [each.ledger.request(submitted.request_id) for each in stations.values()]
+        return all(row is not None and row.state == "RELEASED" for row in rows) and quiet(world)
+
+    if not await world.until(released, 1_000.0):
+        rows = {number: each.ledger.request(submitted.request_id) for number, each in stations.items()}
+        told = {number: row and f"{row.state} {row.reason} {row.detail}" for number, row in rows.items()}
+        raise BrokenError(f"a fresh request is not answered: {told}")
 
 
-def all_settled(world: World, settled: bool) -> None:
-    """In the end every session has ended, the same way for all that released it, and every chain verifies."""
-    if not settled:
-        return
-    states: dict[str, set[str]] = {}
-    for number, station in world.stations.items():
-        if isinstance(station, Registry):
-            station.ledger.verify()
-        for row in sessions(world, number):
-            states.setdefault(row.ticket, set()).add(row.state)
-    for ticket, found in states.items():
-        if found & {*HOLDING, *PUBLISHING}:
-            raise BrokenError(f"session {ticket} has not ended: {', '.join(sorted(found))}")
-        if "RELEASED" in found and found != {"RELEASED"}:
-            raise BrokenError(f"session {ticket} was not released by all: {', '.join(sorted(found))}")
+def registries(
+    seed: int,
+    ops: Sequence[Op] | None,
+    happened: Happened | None = None,
+    afforded: int = AFFORDED,
+) -> World:
+    """Return a world of real parties; every twentieth seed has five of them.
 
-
-def registries(seed: int, ops: Sequence[Op] | None) -> World:
-    """Return a world of real parties."""
+    Every fourth seed and those with five end with a fresh question, which has to be answered.
+    """
     failpoints.hook = _reach
-    watch = Openings()
+    cast = FIVE if seed % 20 == 19 else THREE
+    openings = promises.Openings(cast, sessions)
+
+    def start(seat: Seat) -> Registry:
+        def alive() -> bool:
+            # What is left of a party that was killed does nothing that counts.
+            return world.stations.get(seat.number) is station
+
+        def told(number: int, kind: str, ticket: str, request: str) -> None:
+            if happened is not None and alive():
+                happened(number, kind, ticket, request)
+
+        station = Registry(
+            seat, cast, seed % 2, lambda words: world.broke(words) if alive() else None, happened and told
+        )
+        return station
+
     world = World(
         seed,
-        Registry,
-        (within_budget, one_release, all_settled, same_requests),
-        recipe=RECIPE,
+        start,
+        promises.all_promises(cast, sessions, running, afforded),
+        recipe=RECIPE._replace(parties=len(cast.names)),
         ops=ops,
-        watch=watch,
+        watch=openings,
         quiet=quiet,
+        restored=restored,
+        last=ask_afresh if seed % 4 == 0 or cast is FIVE else nothing_more,
+        computing=cast.computing,
     )
-    watch.world = world
+    openings.world = world
     return world
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.simulator import virtual_time
 from tests.simulator.operations import WRITE, Op, Recipe, Reproduction, reproduction, reproductions, shrink
-from tests.simulator.seeds import explain, failure, first_failure, run_seeds
+from tests.simulator.seeds import explain, failure, first_failure
 from tests.simulator.toy import Flaw, Toy, alike, once
 from tests.simulator.virtual_time import PARTY, START, Clock, DeadlockError
 from tests.simulator.world import BrokenError, World
@@ -121,10 +121,6 @@ def test_a_reproduction_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_right_party_survives_many_seeds() -> None:
     assert first_failure(toys, range(100)) is None
-
-
-def test_seeds_are_shared_out_over_processes() -> None:
-    assert run_seeds(toys, range(40)) is None
 
 
 def test_a_run_is_the_same_for_the_same_seed() -> None:

@@ -27,9 +27,11 @@ class Toy:
         self.entries: dict[str, int] = disk["entries"]
         self.owed: list[tuple[int, str]] = [(peer, key) for peer, key in disk["owed"]]
         self._disk = self._written()
+        self._main: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Say what is owed, again and again."""
+        self._main = asyncio.current_task()
         await self.seat.switchboard.start(self)
         while True:
             if self.flaw != "says once":
@@ -42,6 +44,12 @@ class Toy:
     def image(self) -> bytes:
         """Return what was written last."""
         return self._disk
+
+    async def stop(self) -> None:
+        """End."""
+        await self.seat.switchboard.stop(1.0)
+        if self._main is not None:
+            self._main.cancel()
 
     async def do(self, op: Op) -> None:
         """Enter the request's key on submit; the rest is of no interest to a toy."""
