@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mpc_engine.dp.accounting import Rule
 from mpc_engine.dp.noise_table import generate
@@ -234,8 +236,14 @@ class Outcome:
 
 
 def credentials(parties: int) -> dict[int, Credentials]:
-    """Return the credentials of parties that know each other's signing keys and run the same engine."""
-    signers = {number: SigningKey.create() for number in range(1, parties + 1)}
+    """Return the credentials of parties that know each other's signing keys and run the same engine.
+
+    The keys are always the same: they enter the session's id, and with it all that a seed is to repeat.
+    """
+    signers = {
+        number: SigningKey(Ed25519PrivateKey.from_private_bytes(sha256(b"party %d" % number).digest()))
+        for number in range(1, parties + 1)
+    }
     keys = {number: (signer.public,) for number, signer in signers.items()}
     return {number: Credentials(signer, keys, b"s" * 32) for number, signer in signers.items()}
 

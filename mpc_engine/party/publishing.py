@@ -122,7 +122,7 @@ class Publishing:
                 await self._rest(ticket, tries)
                 tries += 1
             if not all(self._switchboard.connected(peer) for peer in self._situation().peers):
-                failure = PeerError("a line is down")
+                failure, tries = PeerError("a line is down"), 0
                 await self._pause(ticket)
             elif not self._has_key(ticket):
                 failure = PeerError("only the others can have the release: the key to the shares is not here")

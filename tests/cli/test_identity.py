@@ -195,7 +195,7 @@ def test_keys_are_changed_without_a_telephone_call(run: Run, parties: Study) -> 
 
 
 def test_an_analyst_is_enrolled(run: Run, parties: Study) -> None:
-    made = run("analyst", "init", "--name", "alice", "--out", "alice")
+    made = run("analyst", "init", "--name", "alice", "--out", "alice", "--dev")
     card = load_card(Path("alice/card.json"))
     assert made.status == 0 and card.fingerprint in made.out
     fits(made.out)
