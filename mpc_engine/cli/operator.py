@@ -220,7 +220,7 @@ def back_up(
     ledger = ledger_of(party)
     try:
         if os.path.lexists(out_file):
-            raise DocumentError(f"{out_file}: exists; a backup is written to a new file, not over another one")
+            raise DocumentError(f"{out_file}: exists; a backup is a new file, never written over another")
         head = ledger.back_up(out_file)
     finally:
         ledger.close()

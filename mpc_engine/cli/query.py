@@ -16,7 +16,7 @@ from mpc_engine.cli.outlook import look_ahead
 from mpc_engine.cli.plan import show_plan
 from mpc_engine.cli.requests import Watch, show_status, show_statuses
 from mpc_engine.cli.tables import say, show
-from mpc_engine.cli.terminal import err, out
+from mpc_engine.cli.terminal import err, out, show_points
 from mpc_engine.client import Client, Cost, connect
 from mpc_engine.client.plans import budgets
 from mpc_engine.client.request import Request, failure_of
@@ -249,9 +249,9 @@ def _show_result(found: Released, directory: Path | None, as_json: bool) -> None
     if directory is None and size > presentation.MOST_WITHOUT_FILES:
         raise DocumentError(f"{size:,} cells are too many for a terminal; give --out DIR, or --json")
     presentation.show(found)
-    say("The receipt:")
-    for line in checked.words:
-        say(f"  {line}")
+    out.print()
+    say("The receipt", style="bold")
+    show_points(checked.words)
     if directory is not None:
         say(f"Written to {directory}: {', '.join(files)}")
 

@@ -54,7 +54,9 @@ def show_statuses(found: Sequence[Status]) -> None:
         say("No request has been made.")
         return
     heads = ("request", "state", "submitted", "question")
-    rows = [(each.id[:LEAST_DIGITS], each.state, each.times.get("SUBMITTED", ""), each.title) for each in found]
+    rows = [
+        (each.id[:LEAST_DIGITS], each.state, each.times.get("SUBMITTED", ""), each.title) for each in found
+    ]
     show("Requests, newest first", heads, rows, left=("question",))
 
 

@@ -17,7 +17,7 @@ from mpc_engine.party.messages import Project
 class Profile(Document):
     """An analyst's profile; paths are relative to the document.
 
-    ``identity`` is the folder that `mpc-engine party init --analyst` made, ``party`` the card of the party to
+    ``identity`` is the folder that `mpc-engine analyst init` made, ``party`` the card of the party to
     talk to and ``address`` its analyst port, which is another one than that of the card. ``trust`` is a
     folder of the cards of all parties, ``NAME.card.json``, by which receipts and policies are checked.
     ``dev`` says that all of it belongs to a trial.

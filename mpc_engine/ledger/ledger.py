@@ -126,8 +126,8 @@ class Ledger(Reading):
     def back_up(self, target: Path) -> Head:
         """Write a verified copy to the new file ``target`` and return its head.
 
-        It is the state of one moment, whatever another process writes meanwhile; keys of sealed shares are not
-        part of it. Raises :class:`LedgerBrokenError` if the ledger does not verify, and
+        It is the state of one moment, whatever another process writes meanwhile; keys of sealed shares are
+        not part of it. Raises :class:`LedgerBrokenError` if the ledger does not verify, and
         :class:`LedgerWriteError` if the copy cannot be written, which then leaves no file.
         """
         with self._store.view():

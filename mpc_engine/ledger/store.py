@@ -277,7 +277,7 @@ class Store:
         return self._db.serialize()
 
     def back_up(self, target: Path) -> None:
-        """Write a copy of the database to the new file ``target`` (0600), synced to disk; whole or not at all."""
+        """Write a copy of the database to the new file ``target`` (0600), synced; whole or not at all."""
         self._usable()
         made = False
         try:

@@ -95,7 +95,7 @@ async def examine(config_path: Path, show: Show, *, clock: Clock = utc_now) -> l
         )
     )
     for peer, steps in zip(peers, results, strict=True):
-        for step in steps:
+        for step in steps if dialler_of(mine, peer) == mine.number else _spared(steps):
             tell(peer.name, step)
         if peer.name in connected:
             tell(peer.name, _line(connected[peer.name]))
@@ -124,6 +124,16 @@ def _listens(peer: Endpoint, endpoints: Sequence[Endpoint], computing: int) -> b
     """Return whether anybody dials a peer: if not, its port need not be open."""
     others = [each for each in endpoints if min(each.number, peer.number) <= computing and each != peer]
     return any(dialler_of(peer, other) == other.number for other in others)
+
+
+def _spared(steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield the steps towards a peer that dials this party: that it cannot be reached is not its fault."""
+    for step in steps:
+        if step.ok or step.name not in ("name", "tcp"):
+            yield step
+        else:
+            advice = "Nothing need be done: this peer dials this party, and need not be reachable from here."
+            yield replace(step, ok=True, advice=advice)
 
 
 def _documents(config_path: Path, tell: Callable[[Step], None], clock: Clock) -> Dossier | None:

@@ -141,7 +141,7 @@ class Operator:
             limit.scope: limit
             for analyst, name, project in sorted(asked)
             for limit in here.limits(analyst, name, project)
-            if limit.scope.name
+            if (name if limit.scope.kind == "analyst" else limit.scope.name)
         }
         return list(found.values())
 

@@ -62,6 +62,13 @@ def test_each_step_is_shown_with_what_to_do(run: Run, trial: Trial) -> None:
     assert [step for place, step in found if place == "helper"] == ["admission"]
 
 
+def test_a_peer_that_dials_need_not_be_reachable(run: Run, trial: Trial) -> None:
+    # South is not started: it dials north, and would listen for the helper.
+    found = steps(run, trial)["south", "tcp"]
+    assert found["verdict"] == "warning" and "need not be reachable from here" in found["advice"]
+    assert run("party", "doctor", "--config", trial.config("north")).status == 0
+
+
 def test_a_document_at_fault_is_named_with_its_message(run: Run, trial: Trial) -> None:
     path = trial.config("north")
     path.write_text(path.read_text().replace("least_threshold = 5", "least_threshold = 0"))

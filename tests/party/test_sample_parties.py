@@ -1,4 +1,4 @@
-"""The configurations in parties/ load, and the commands of their README make one release at three parties."""
+"""The configurations in parties/ load, and the commands of their README make a release."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import json
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from mpc_engine.identity import load_card
+from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party.config import load_config
 from mpc_engine.scenario.simulate import free_addresses
-from tests.party.machines import ROOT, Command, engine, start, values_of
+from tests.network.terminal import loaded, write_shim
+from tests.party.machines import ROOT, Command, engine, environment, start, values_of
 
 PARTIES = ("uk", "us", "helper")
 TRUTH = {
@@ -22,6 +29,7 @@ TRUTH = {
     **dict(zip([(s, "UH") for s in ("I", "II", "III", "IV")], (126, 121, 142, 70), strict=True)),
 }
 LARGEST_NOISE = 64
+ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
 
 def commands() -> list[list[str]]:
@@ -36,41 +44,80 @@ def commands() -> list[list[str]]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the repository has for the parties, with free ports."""
     folder = tmp_path_factory.mktemp("clone")
-    shutil.copytree(
-        ROOT / "parties",
-        folder / "parties",
-        ignore=shutil.ignore_patterns("identity", "data", "trust", "state"),
-    )
+    (folder / "parties").mkdir()
+    documents = [shutil.copy(path, folder / "parties") for path in sorted((ROOT / "parties").glob("*.toml"))]
     shutil.copytree(ROOT / "scenarios", folder / "scenarios")
     shutil.copytree(ROOT / "data" / "wilms", folder / "data" / "wilms")
-    roster = folder / "parties/roster.toml"
-    text = roster.read_text()
-    for old, new in zip(re.findall(r'"(127\.0\.0\.1:\d+)"', text), free_addresses(3), strict=True):
-        text = text.replace(old, new)
-    roster.write_text(text)
+    texts = {Path(path): Path(path).read_text() for path in documents}
+    named = sorted({each for text in texts.values() for each in ADDRESS.findall(text)})
+    free = dict(zip(named, free_addresses(len(named)), strict=True))
+    for path, text in texts.items():
+        path.write_text(ADDRESS.sub(lambda match: free[match[0]], text))
     return folder
 
 
+@dataclass
+class Runs:
+    """What the commands of the README printed, each under its first words, and how the services ended."""
+
+    printed: dict[str, list[str]]
+    ended: dict[str, int]
+    errors: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def runs(clone: Path) -> dict[str, Command]:
-    """What the three parties did when the README's commands were run, the last three at the same time."""
-    *before, uk, us, helper = commands()
-    for arguments in before:
-        # The fingerprint is what the operator is told by telephone.
-        told = [
-            f"--fingerprint={load_card(clone / word).fingerprint[-8:]}"
-            for word in arguments
-            if arguments[1:3] == ["trust", "add"] and word.endswith("card.json")
-        ]
-        command = engine(clone, *arguments, *told)
-        assert command.process.returncode == 0, command.err
-    started = {
-        name: start(clone, *arguments, name=name)
-        for name, arguments in zip(PARTIES, (uk, us, helper), strict=True)
-    }
-    for command in started.values():
-        command.end()
-    return started
+def runs(clone: Path) -> Runs:
+    """Run the commands, the services as processes of their own, which are stopped at the end."""
+    printed: dict[str, list[str]] = {}
+    services: dict[str, Command] = {}
+    with tempfile.TemporaryDirectory() as sockets, loaded(f"{sockets}/s") as wait:
+        write_shim(clone / "mpc-engine", f"{sockets}/s")
+        wait()
+        try:
+            for arguments in commands():
+                if arguments[:2] == ["party", "serve"]:
+                    name = Path(arguments[-1]).stem
+                    services[name] = start(clone, *arguments, name=name)
+                    continue
+                if arguments[:2] == ["query", "submit"]:
+                    _wait_until_ready(clone, services)
+                said = _run(clone, [*arguments, *_told(clone, arguments)])
+                printed.setdefault(" ".join(arguments[:2]), []).append(said)
+        finally:
+            for service in services.values():
+                service.process.send_signal(signal.SIGTERM)
+            ended = {name: service.end() for name, service in services.items()}
+    return Runs(printed, ended, {name: service.err for name, service in services.items()})
+
+
+def _run(clone: Path, arguments: list[str], fails: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(
+        [clone / "mpc-engine", *arguments],
+        cwd=clone,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert done.returncode in fails, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _told(clone: Path, arguments: list[str]) -> list[str]:
+    """Return the option for what the operator is told by telephone, where a card is added."""
+    if arguments[1:3] not in (["trust", "add"], ["analyst", "add"]):
+        return []
+    return [f"--fingerprint={load_card(clone / arguments[3]).fingerprint[-8:]}"]
+
+
+def _wait_until_ready(clone: Path, services: dict[str, Command]) -> None:
+    status = ["party", "status", "--config"]
+    end = time.monotonic() + 60
+    for name, service in services.items():
+        while "It is ready." not in _run(clone, [*status, f"parties/{name}.toml"], fails=(0, 6)):
+            assert service.process.poll() is None and time.monotonic() < end, service.err
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", PARTIES)
@@ -83,39 +130,52 @@ def test_a_configuration_loads_and_is_prudent(name: str) -> None:
     assert (config.data is None) == (name == "helper")
 
 
-def test_all_parties_publish_the_same_files(clone: Path, runs: dict[str, Command]) -> None:
-    for name, command in runs.items():
-        assert command.process.returncode == 0, f"{name}: {command.err}"
-    released = ("release.json", "cells.csv", "openings.json", "receipt.json")
-    presented = ("table.csv", "result.json", "plot.png", "explanation.txt")
-    for file in (*released, *presented):
-        contents = {(clone / "out" / name / file).read_bytes() for name in PARTIES}
-        assert len(contents) == 1
-    assert {path.name for path in (clone / "out/uk").iterdir()} == {*released, *presented}
-    tables = {command.out.partition("Written to")[0] for command in runs.values()}
-    assert len(tables) == 1
+def test_the_commands_do_what_the_page_says(clone: Path, runs: Runs) -> None:
+    digests = {said.partition("Digest")[2] for said in runs.printed["party roster"]}
+    assert len(runs.printed["party roster"]) == len(PARTIES) and len(digests) == 1
+    assert runs.ended == dict.fromkeys(PARTIES, 0), runs.errors
+    names = {"release.json", "receipt.json", "table.csv", "result.json", "plot.png", "explanation.txt"}
+    assert {path.name for path in (clone / "out").iterdir()} == names
+    (verified,) = runs.printed["receipt verify"]
+    for name in PARTIES:
+        assert f"✓ {name} signed it" in verified
+        assert f"✓ its key for {name} is that of the card you trust" in verified
+    assert "spent" in runs.printed["budget show"][0] and "entries verify" in runs.printed["audit verify"][0]
 
 
-def test_the_release_is_the_truth_but_for_noise(clone: Path, runs: dict[str, Command]) -> None:
-    cells = values_of(json.loads((clone / "out/us/release.json").read_text()))
+def test_the_release_is_the_truth_but_for_noise(clone: Path, runs: Runs) -> None:
+    cells = values_of(json.loads((clone / "out/release.json").read_text()))
     assert list(cells) == [
         (stage, histology) for stage in ("I", "II", "III", "IV") for histology in ("FH", "UH")
     ]
     errors = [abs((value or 0) - TRUTH[labels]) for labels, value in cells.items()]  # type: ignore[index]
     assert max(errors) <= LARGEST_NOISE and sum(errors) < 60
-    rows = list(csv.DictReader((clone / "out/us/cells.csv").open()))
-    assert [int(row["value"]) for row in rows] == list(cells.values())
+    rows = list(csv.DictReader((clone / "out/table.csv").open()))
+    assert [float(row["value"]) for row in rows] == [max(value or 0, 0) for value in cells.values()]
 
 
-def test_keys_and_records_stay_private(clone: Path, runs: dict[str, Command]) -> None:
+def test_all_parties_hold_the_same_release(clone: Path, runs: Runs) -> None:
+    held = set()
+    for name in PARTIES:
+        ledger = Ledger.open(clone / f"parties/{name}/state", party=name, read_only=True)
+        (session,) = ledger.sessions()
+        assert session.state == "RELEASED"
+        held.add((ledger.release(session.ticket), ledger.receipt(session.ticket)))
+        ledger.close()
+    assert len(held) == 1
+
+
+def test_keys_and_records_stay_private(clone: Path, runs: Runs) -> None:
     keys = [*clone.glob("parties/*/identity/key.pem"), *clone.glob("parties/*/identity/signing.pem")]
-    assert len(keys) == 6
-    for path in [*keys, *clone.glob("parties/*/data/*")]:
+    assert len(keys) == 8
+    ledgers = list(clone.glob("parties/*/state/ledger.sqlite"))
+    assert len(ledgers) == len(PARTIES)
+    for path in [*keys, *ledgers, *clone.glob("parties/*/data/*")]:
         assert path.stat().st_mode & 0o077 == 0, path
     assert len(list(clone.glob("parties/*/data/registration.json"))) == 2
 
 
-def test_a_second_identity_is_refused(clone: Path, runs: dict[str, Command]) -> None:
+def test_a_second_identity_is_refused(clone: Path, runs: Runs) -> None:
     key = clone / "parties/uk/identity/key.pem"
     before = key.read_bytes()
     engine(clone, "party", "init", "--config", "parties/uk.toml").failed_with(2, "holds an identity already")

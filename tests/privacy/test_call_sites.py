@@ -90,7 +90,7 @@ def test_no_generator_with_a_seed(path: Path) -> None:
 
 
 def test_made_up_records_are_made_for_people_only() -> None:
-    """Commands, previews and trials use the generator of dummy records; nothing that takes part in a release."""
+    """Commands, previews and trials use the generator of dummy records; nothing in a release does."""
     users = {
         name_of(path)
         for path in FILES

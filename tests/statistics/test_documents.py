@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mpc_engine.documents import Document, Field, digest, load, load_json, load_toml, parse
+from mpc_engine.documents import Document, Field, canonical, digest, load, load_json, load_toml, parse
 from mpc_engine.errors import DocumentError
 
 
@@ -105,8 +109,27 @@ def test_several_problems_take_a_line_each_and_ten_at_most() -> None:
 
 
 def test_digest_is_canonical() -> None:
-    canonical = '{"a":[1,"é"],"b":null}'
-    assert digest({"b": None, "a": [1, "é"]}) == hashlib.sha256(canonical.encode()).hexdigest()
+    text = '{"a":[1,"é"],"b":null}'
+    assert digest({"b": None, "a": [1, "é"]}) == hashlib.sha256(text.encode()).hexdigest()
     for bad in (1.0, [{"x": 0.5}], 2**60, object()):
         with pytest.raises(DocumentError):
             digest({"a": bad})
+
+
+_TEXT = st.text(max_size=6)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(1 - 2**53, 2**53 - 1) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_TEXT, _VALUES, max_size=4))
+def test_canonical_json_is_that_of_rfc_8785(fields: dict[str, Any]) -> None:
+    assert canonical(fields) == rfc8785.dumps(fields)
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), 0.5, {1: "a"}, b"a", {"a": {"b": {1}}}, "\ud800"])
+def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+    with pytest.raises(DocumentError):
+        canonical({"value": value})
