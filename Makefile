@@ -2,6 +2,7 @@
 #
 #   make demo     two registries and a helper on this machine: one suppressed, noised table
 #   make test     the tests              make check    style, types, layers, generated code
+#   make faults   the fault matrix       (kills, signals, disks; minutes)
 #   make bench    the benchmarks         make lock     renew requirements.lock
 #
 # Another interpreter: make test PYTHON=python3.12 (after `make clean`, when .venv exists already).
@@ -18,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check bench lock clean
+.PHONY: help venv demo test faults check bench lock clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -43,7 +44,11 @@ demo: venv
 
 # As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --ignore=tests/faults $(PYTEST_ARGS)
+
+# The fault matrix with real processes: kills, signals, disks. It takes minutes of waiting, hence apart.
+faults: venv
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal tests/faults $(PYTEST_ARGS)
 
 check: venv
 	$(BIN)/ruff check $(SOURCES)

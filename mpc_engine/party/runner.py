@@ -254,7 +254,9 @@ class Runner:
         failure: EngineError | None = None
         try:
             async with asyncio.timeout(self._situation().deadlines.session_s) as limit:
-                await self._run(begin, proposal, plan, lambda: limit.reschedule(None))
+                # In a task of its own: a task group that fails may leave its task marked as cancelled.
+                run = self._run(begin, proposal, plan, lambda: limit.reschedule(None))
+                await asyncio.get_running_loop().create_task(run)
         except asyncio.CancelledError:
             failure = self._why.pop(ticket, None) or StoppedError(f"{self._situation().name} was stopped")
             if self._is_committed(ticket):

@@ -1,0 +1,200 @@
+"""Rows F1 – F18 of the fault matrix: what befalls sessions and connections."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.faults.row import Row
+
+SESSIONS: Final = (
+    Row(
+        "F1",
+        "killed while agreeing",
+        "others end the session and give the hold back; nothing is debited",
+        (
+            "faults/killed::a_party_is_killed_at_a_named_place",
+            "simulator/registry::seeds",
+        ),
+        "processes, simulator",
+    ),
+    Row(
+        "F2",
+        "killed after reserving",
+        (
+            "at its next start the session is ABORTED; its ticket never runs again; the request is tried "
+            "in a new session"
+        ),
+        (
+            "faults/killed::a_party_is_killed_at_a_named_place",
+            "faults/rounds::a_ticket_is_never_used_again",
+            "party/serve::a_killed_party_takes_up_where_it_was",
+            "simulator/registry::a_party_killed_on_the_way",
+        ),
+        "processes, one process, simulator",
+    ),
+    Row(
+        "F3",
+        "killed in the middle of any round",
+        "as F2; nothing is released",
+        (
+            "faults/rounds::a_party_is_killed_at_each_round",
+            "faults/counting::a_party_is_killed_in_the_middle_of_computing",
+            "release/faults::a_party_that_vanishes",
+            "simulator/registry::seeds",
+        ),
+        "processes, one process, simulator",
+    ),
+    Row(
+        "F4",
+        "killed after the commit, before COMMIT was sent",
+        "spent; COMMIT is sent after the restart, and the release follows from the stored shares",
+        (
+            "faults/killed::a_party_is_killed_at_a_named_place",
+            "simulator/registry::a_party_killed_on_the_way",
+            "ledger_model/budget_protocol::the_protocol_keeps_every_promise_whoever_colludes",
+        ),
+        "processes, simulator, search",
+    ),
+    Row(
+        "F5",
+        "killed while publishing",
+        "published again from what was stored: the same bytes",
+        (
+            "faults/killed::a_party_is_killed_at_a_named_place",
+            "simulator/registry::a_party_killed_on_the_way",
+            "simulator/registry::seeds",
+        ),
+        "processes, simulator",
+    ),
+    Row(
+        "F6",
+        "the analyst's program dies and asks again",
+        "one request, one debit, the same answer",
+        (
+            "faults/clients::a_client_that_died_asks_again",
+            "faults/clients::a_client_and_its_party_die_and_it_asks_again",
+            "client/client::a_client_that_dies_after_handing_in_finds_its_request_again",
+            "party/daemon::the_same_question_again_costs_nothing",
+        ),
+        "processes, one process, wire",
+    ),
+    Row(
+        "F7",
+        "one key for two questions",
+        "`IDEMPOTENCY_MISMATCH`; nothing changes",
+        (
+            "faults/clients::another_question_under_the_same_key",
+            "ledger/requests::another_question_under_the_same_key_is_refused_and_changes_nothing",
+            "party/daemon::the_same_question_again_costs_nothing",
+        ),
+        "processes, one process, ledger",
+    ),
+    Row(
+        "F8",
+        "connection reset in the middle of a frame",
+        "later step. A broken stream is a lost peer today, and never mixes two attempts",
+        (
+            "transport/switchboard_links::a_peer_that_dies_during_a_link_is_lost_in_it_and_the_next_link_works",
+        ),
+        "wire",
+    ),
+    Row(
+        "F9",
+        "a slow party",
+        "later step. Deadlines hold for every message",
+        ("transport/link_endings::a_wait_ends_at_its_deadline",),
+        "wire",
+    ),
+    Row(
+        "F10",
+        "a frozen peer",
+        "noticed after 25 s at most, by keepalive or by the lines' heartbeats",
+        (
+            "faults/signals::a_frozen_party_is_noticed_in_time",
+            "transport/switchboard_lines::a_peer_that_is_silent_is_lost_and_one_that_beats_is_not",
+        ),
+        "processes, wire",
+    ),
+    Row(
+        "F11",
+        "a partition that heals",
+        "later step, on real networks. In the simulator sessions after the commit are completed",
+        ("runtime/memory_switchboard::a_link_waits_for_late_peers_and_for_a_cable_to_be_healed",),
+        "simulator",
+    ),
+    Row(
+        "F12",
+        "a message twice",
+        "the same content is ignored, another is `EQUIVOCATION`",
+        (
+            "transport/link_contract::a_copy_of_a_control_message_is_ignored_and_another_content_is_equivocation",
+            "transport/link_contract::a_data_message_comes_once",
+            "ledger/peers::a_message_is_received_once",
+        ),
+        "wire, ledger",
+    ),
+    Row(
+        "F13",
+        "messages of a finished session",
+        "refused; no state changes",
+        (
+            "faults/rounds::all_messages_of_a_finished_session_come_again",
+            "transport/link_contract::messages_of_another_session_are_refused",
+            "ledger/sessions::every_change_from_every_state",
+        ),
+        "one process, wire, ledger",
+    ),
+    Row(
+        "F14",
+        "messages out of order",
+        "kept within bounds, else refused",
+        (
+            "transport/link_contract::a_message_may_be_asked_for_before_or_after_it_comes_and_in_any_order",
+            "transport/link_contract::running_too_far_ahead",
+        ),
+        "wire",
+    ),
+    Row(
+        "F15",
+        "corrupt messages",
+        "below TLS the connection ends; above it `INVALID_SHARE` or `INTEGRITY_ABORT` naming the peer",
+        (
+            "transport/grpc_frames::spoiled_frames",
+            "transport/frames::any_bytes_are_a_frame_or_refused",
+            "release/faults::a_message_cut_short",
+        ),
+        "wire, one process",
+    ),
+    Row(
+        "F16",
+        "a wrong share in an opening",
+        "`INTEGRITY_ABORT`; no release; spent where it had committed",
+        (
+            "faults/counting::a_wrong_share_of_an_opening",
+            "release/faults::any_one_wrong_share_of_a_value",
+            "release/faults::a_wrong_share_of_the_pattern",
+            "release/faults::a_wrong_share_of_a_value_at_an_input_only_silo",
+        ),
+        "processes, one process",
+    ),
+    Row(
+        "F17",
+        "strangers, forged leaves, an analyst at the peers' port",
+        "the handshake fails; counted, and logged with the fingerprint",
+        (
+            "transport/switchboard_trust::strangers_analysts_and_forgeries_fail_the_handshake_and_are_counted",
+            "transport/analyst_port::whoever_is_not_enrolled_does_not_complete_the_handshake",
+        ),
+        "wire",
+    ),
+    Row(
+        "F18",
+        "expiry during a session; overlap of a rotation",
+        "later step. An expired certificate keeps a party from starting",
+        (
+            "party/serve::an_expired_certificate_keeps_a_party_from_starting",
+            "transport/switchboard_trust::certificates_are_replaced_while_a_link_runs",
+        ),
+        "processes, wire",
+    ),
+)
