@@ -7,6 +7,7 @@ what it would spend on importing is saved, and what it would read from a source 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -14,6 +15,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -63,6 +66,8 @@ def _import_all() -> None:
 def live(order: dict[str, Any]) -> NoReturn:
     """Be a party's process from here on."""
     status = 70
+    # Whatever becomes of the nursery, no party stays behind.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
         null = os.open(os.devnull, os.O_RDWR)
         err = os.open(order["err"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

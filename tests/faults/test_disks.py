@@ -15,7 +15,7 @@ from tests.faults.universal import OPENING
 from tests.party.services import until
 
 SYNCS = "fsync,fdatasync"
-TURNS = 10
+TURNS = 6
 """So many tests share the sync calls of a release."""
 FULL = """
 from mpc_engine.party import serve
@@ -78,7 +78,7 @@ def test_a_disk_that_fails_in_the_commit_ends_the_process(parties: Parties, name
 
 @pytest.mark.parametrize("turn", range(TURNS))
 def test_a_kill_at_every_sync_call_of_a_release(parties: Parties, turn: int) -> None:
-    """The calls of a whole release, from the request to the last message, are shared out in turns."""
+    """The calls of a whole session, from its beginning to the last message, are shared out in turns."""
     number, kills = turn + 1, 0
     while not survives(parties, "south", number):
         number, kills = number + TURNS, kills + 1
@@ -90,8 +90,11 @@ def test_a_kill_at_every_sync_call_of_a_release(parties: Parties, turn: int) -> 
 def survives(parties: Parties, name: str, number: int) -> bool:
     """Kill a party at its n-th sync call; return whether a release has fewer."""
     with parties.client("south" if name == "north" else "north") as client:
+        parties.trap(name, "begin", how="stop")
+        request = parties.ask_new(client)
+        parties.stopped(name)
         with parties.traced(name, SYNCS, f"signal=KILL:when={number}"):
-            request = parties.ask_new(client)
+            parties.go_on(name)
             process = parties.processes[name]
 
             def over() -> bool:

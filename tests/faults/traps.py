@@ -70,7 +70,8 @@ class Trap:
             np.ones(1 << 46)
 
     def sprung(self) -> None:
-        """Note that the trap has caught."""
+        """Note that the trap has caught; the same one may be set again."""
+        self.seen = ""
         (self.home / "trap.json").rename(self.home / "sprung.json")
 
     def spoil(self, section: Section, parts: Sequence[Any]) -> Sequence[Any]:
