@@ -27,7 +27,7 @@ def simulate_scenario(
     """Run every party of a scenario as a process of its own, on loopback, with throw-away identities."""
     study = load_scenario(scenario)
     if query is not None:
-        study = study.model_copy(update={"query": str(query.resolve())})
+        study = study.model_copy(update={"query": str(query.resolve()), "ask": ()})
     codebook = load_codebook(study.path(study.codebook))
     if out is not None:
         check_writable(out)

@@ -218,7 +218,7 @@ class SimulatedDesk(Desk):
             with TemporaryDirectory(prefix="mpc-engine-") as folder:
                 asked = Path(folder) / "query.json"
                 asked.write_text(json.dumps(query.digest_fields()), encoding="utf-8")
-                study = self._scenario.model_copy(update={"query": str(asked)})
+                study = self._scenario.model_copy(update={"query": str(asked), "ask": ()})
                 study._origin = self._scenario._origin
                 made = await simulate(study, on_event)
                 run.release, run.receipt = made.release, made.receipt

@@ -84,7 +84,7 @@ async def simulate(scenario: Scenario, on_event: OnEvent = lambda party, event: 
 def _check_documents(scenario: Scenario) -> None:
     """Raise DocumentError for a document that no party could use, before any party is started."""
     query, codebook = (
-        load_query(scenario.path(scenario.query)),
+        load_query(scenario.path(scenario.asks[0].query)),
         load_codebook(scenario.path(scenario.codebook)),
     )
     members = tuple(
@@ -164,7 +164,7 @@ async def _run_party(name: str, scenario: Scenario, work: Path, on_event: OnEven
         "-m",
         "mpc_engine.scenario.child",
         str(work / name / "party.json"),
-        str(scenario.path(scenario.query)),
+        str(scenario.path(scenario.asks[0].query)),
         str(work / name / "out"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

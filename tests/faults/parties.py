@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -344,6 +345,7 @@ class Parties(Services):
             self._usual[name] = (pid, self.descriptors(name), inside["tasks"])
             return
         _, usual, tasks = self._usual[name]
+        gc.collect()  # a call of ours that failed may still be held by its traceback, and hold its connection
         end = time.monotonic() + PATIENCE_S
         while (
             more := (self.descriptors(name) - usual) | (Counter(self.inside(name)["tasks"]) - Counter(tasks))
@@ -352,12 +354,26 @@ class Parties(Services):
         assert not more, f"{name} holds more than before: {dict(more)}"
 
     def descriptors(self, name: str) -> Counter[str]:
-        """Return what a party's process has open: files by name, sockets and the like by kind."""
+        """Return what a party's process has open: files by name, connections by port, the rest by kind."""
         folder = Path(f"/proc/{self.pid(name)}/fd")
-        found: Counter[str] = Counter()
+        ports, found = self._connections(name), Counter[str]()
         for each in folder.iterdir():
             with suppress(FileNotFoundError):
-                found[os.readlink(each).partition(":[")[0]] += 1
+                kind, _, inode = os.readlink(each).partition(":[")
+                found[ports.get(inode.rstrip("]"), kind)] += 1
+        return found
+
+    def _connections(self, name: str) -> dict[str, str]:
+        """Return what each TCP socket on this machine is to a party, by inode."""
+        service = self.config(name).service
+        own = {"analysts": service.analysts, "health": service.health, "metrics": service.metrics}
+        named = {int(address.rpartition(":")[2]): port for port, address in own.items() if address}
+        found = {}
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{self.pid(name)}/net/{table}").read_text().splitlines()[1:]:
+                _, here, _, state, *_, inode = line.split()[:10]
+                port = named.get(int(here.rpartition(":")[2], 16), "peers")
+                found[inode] = f"{port}, {'listening' if state == '0A' else 'connected'}"
         return found
 
     def inside(self, name: str) -> dict[str, Any]:

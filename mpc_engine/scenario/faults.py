@@ -1,0 +1,58 @@
+"""What may befall a scenario's parties."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from mpc_engine.documents import Document, Field, broken, model_validator
+from mpc_engine.party.failpoints import FAILPOINTS
+
+Kind = Literal["kill", "stop", "freeze", "partition", "reset", "slow", "tamper", "expire"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_ALONE = ("kill", "stop", "freeze", "tamper", "expire", "slow")
+
+
+class Fault(Document):
+    """One fault, befalling `party` while the question `ask` (default: the first) is being answered.
+
+    ===========  =======================================================================================
+    kill         its process ends without a word; started again after `for_s` seconds, if that is given
+    stop         it is stopped in good order; started again after `for_s` seconds, if that is given
+    freeze       its process stands still for `for_s` seconds, or for good
+    partition    it and those in `against` (default: all others) hear nothing of each other for `for_s`
+    reset        its connections with `against` are reset once, after `bytes` more bytes have come
+    slow         all that it sends takes `factor` times as long for `for_s` seconds
+    tamper       it changes the shares that it sends in `section` (default VALUES), as a dishonest party might
+    expire       its certificate expires `after_s` seconds after the parties are ready
+    ===========  =======================================================================================
+
+    When: at the failpoint `at`, or else `after_s` seconds after the question was handed in.
+    """
+
+    kind: Kind
+    party: str
+    against: tuple[str, ...] = ()
+    ask: str | None = None
+    at: str | None = None
+    after_s: Annotated[float, Field(ge=0, le=10_000_000)] = 0
+    for_s: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
+    bytes: Annotated[int, Field(ge=0)] = 0
+    factor: Annotated[float, Field(ge=1, le=10_000)] = 10
+    section: Literal["PREPARE", "INPUT", "TEST", "PATTERN", "VALUES"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Fault:
+        if self.at is not None and self.at not in FAILPOINTS:
+            raise broken("at", f"must be one of {', '.join(FAILPOINTS)}")
+        if self.against and self.kind in _ALONE:
+            raise broken("against", f"belongs to `partition` and `reset`, not to `{self.kind}`")
+        if self.section is not None and self.kind != "tamper":
+            raise broken("section", f"belongs to `tamper`, not to `{self.kind}`")
+        if self.kind in ("partition", "slow") and self.for_s is None:
+            raise broken("for_s", f"is required for `{self.kind}`: it ends by itself")
+        return self
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Every party that it names."""
+        return (self.party, *self.against)
