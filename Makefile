@@ -2,7 +2,7 @@
 #
 #   make demo     two registries and a helper on this machine: one suppressed, noised table
 #   make test     the tests              make check    style, types, layers, generated code
-#   make faults   the fault matrix       (kills, signals, disks; minutes)
+#   make faults   only the fault matrix   (part of make test: kills, signals, disks)
 #   make bench    the benchmarks         make lock     renew requirements.lock
 #
 # Another interpreter: make test PYTHON=python3.12 (after `make clean`, when .venv exists already).
@@ -44,9 +44,9 @@ demo: venv
 
 # As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --ignore=tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
-# The fault matrix with real processes: kills, signals, disks. It takes minutes of waiting, hence apart.
+# The part of the tests in which faults befall real processes: kills, signals, disks.
 faults: venv
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal tests/faults $(PYTEST_ARGS)
 

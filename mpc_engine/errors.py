@@ -29,12 +29,12 @@ class EngineError(Exception):
 
 
 class DocumentError(EngineError):
-    """A file that a person wrote is missing, unreadable or breaks a rule; names file and key."""
+    """A file or a word of a person breaks a rule, or comes at the wrong time; names file and key."""
 
     reason = "DOCUMENT"
     grpc_code = "INVALID_ARGUMENT"
     exit_status = 2
-    next_step = "Correct the file at the place named above and run the command again."
+    next_step = "Correct what is named above, or do first what it says, and run the command again."
 
 
 class DataError(EngineError):

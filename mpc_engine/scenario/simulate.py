@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +43,7 @@ _LAST_WORDS_S = 3.0
 _GRACE_S = 10.0
 """How long a party may take to end when it is told to."""
 _LONGEST_LINE = 1 << 24
+_FIRST_PORT, _PORTS = 12_000, 20_000
 
 
 class PartyDiedError(EngineError):
@@ -145,10 +148,17 @@ def lay_out(scenario: Scenario, work: Path) -> list[str]:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Return loopback addresses with ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
+    """Return loopback addresses with ports that are free now.
+
+    They lie below those that the system gives to outgoing connections, so that a party which is down for a
+    while finds its port free when it comes back.
+    """
+    held: list[socket.socket] = []
+    while len(held) < count:
+        with suppress(OSError):
+            held.append(socket.create_server(("127.0.0.1", _FIRST_PORT + secrets.randbelow(_PORTS))))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in held]
+    for each in held:
         each.close()
     return addresses
 

@@ -33,6 +33,13 @@ R = TypeVar("R")
 EPSILON, LEAST = "0.1", 60
 CHARGE = 100_000
 """Micro-ε of a question asked here."""
+_ENOUGH = {
+    "connect_s = 30": "connect_s = 2",
+    "round_s = 30": "round_s = 6",
+    'epsilon = "20"': 'epsilon = "100"',
+    'other_projects = "20"': 'other_projects = "100"',
+}
+"""What a trial's parties have otherwise: they wait less, and answer any number of tests."""
 
 
 def patiently(call: Callable[[], R]) -> R:
@@ -139,11 +146,14 @@ class Parties(Services):
         for name in NAMES:
             path = self.trial.config(name)
             text = path.read_text()
-            for old, new in {"connect_s = 30": "connect_s = 2", "round_s = 30": "round_s = 6"}.items():
+            for old, new in _ENOUGH.items():
                 text = text.replace(old, new)
             for old, new in changes.items():
                 text = text.replace(f"\n{old} = ", f"\n{old} = {new} # ")
             path.write_text(text)
+            if name in SILOS:
+                enrolled = path.parent / "trust" / "analysts" / "alice.json"
+                enrolled.write_text(enrolled.read_text().replace('"20"', '"100"'))
 
     def start(self, *names: str, program: str | None = None, **env: str) -> None:
         """Fork parties; `program` is Python to run in each before it serves."""
