@@ -22,6 +22,7 @@ from mpc_engine.cli import (
     query,
     receipt,
     result,
+    scenario,
     simulate,
     trust,
 )
@@ -51,6 +52,7 @@ cli.add_typer(budget.audit, name="audit")
 cli.add_typer(policy.commands, name="policy")
 cli.add_typer(receipt.commands, name="receipt")
 cli.add_typer(query.commands, name="query")
+cli.add_typer(scenario.commands, name="scenario")
 cli.add_typer(dev.commands, name="dev")
 
 

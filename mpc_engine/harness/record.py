@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +136,7 @@ class Run:
         members: the parties as the roster has them.
         took_s: wall time of all of it, on the machine's clock.
         further: what the stage measured beside, by name, such as the parts of `trips`.
+        kept: the folder with everything that the parties wrote, until the run is closed.
     """
 
     scenario: Scenario
@@ -148,7 +150,20 @@ class Run:
     faults: list[Happened] = field(default_factory=list)
     took_s: float = 0.0
     further: dict[str, Any] = field(default_factory=dict)
+    kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
     _sums: dict[str, dict[str, list[NDArray[np.int64]]]] = field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Delete everything that the parties wrote; `sums` and `pooled` know only what they know then."""
+        if self.kept is not None:
+            self.kept.cleanup()
+            self.kept = None
 
     def of(self, ask: str | None) -> list[Asked]:
         """Return the requests of a question, by default of the first."""
@@ -169,6 +184,9 @@ class Run:
 
     def sums(self, asked: Asked) -> dict[str, list[NDArray[np.int64]]]:
         """Return each silo's true sums for a question, by name: one vector per tally, in the plan's order.
+
+        A guard's vector holds its records and, where they differ in number, its patients after them; see
+        `mpc_engine.harness.answers.Question.split`.
 
         Counted anew from the registered records, as the silo itself counts.
         """
@@ -194,11 +212,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one expectation holds: `claim` in words, `found` as it was, each one sentence."""
+    """Whether one expectation holds: `claim` in words, `found` as it was, each one sentence.
+
+    `kind` is that of the expectation; empty for what is always expected.
+    """
 
     claim: str
     holds: bool
     found: str
+    kind: str = ""
 
 
 Verdicts = Sequence[Verdict]

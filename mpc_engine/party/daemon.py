@@ -168,6 +168,7 @@ class Party:
         """A line broke."""
         self._journal("line.down", peer=self._current.names[peer])
         self.post.line_down(peer)
+        self._guarded(lambda: self.runner.line_down(peer))
         self._changed()
 
     def heard(self, peer: int, message: bytes) -> None:

@@ -60,9 +60,11 @@ EVENTS: Final[Mapping[str, tuple[Level, tuple[str, ...]]]] = {
     "session.retried": ("info", (*_SESSION, "request", "reason")),
     "session.declined": ("warning", (*_SESSION, "reason")),
     "session.phase": ("debug", (*_SESSION, "phase")),
+    "session.section": ("debug", (*_SESSION, "section")),
     "session.count_failed": ("error", (*_SESSION, *_FAILURE)),
     "session.committed": ("info", _SESSION),
     "session.publish_failed": ("warning", (*_SESSION, *_FAILURE)),
+    "session.not_published": ("warning", (*_SESSION, "reason")),
     "session.released": ("info", _SESSION),
     "session.aborted": ("warning", (*_SESSION, "reason")),
     "session.lost": ("error", (*_SESSION, "reason")),
@@ -70,7 +72,9 @@ EVENTS: Final[Mapping[str, tuple[Level, tuple[str, ...]]]] = {
     "log.reopened": ("info", ()),
     "library": ("info", ("logger", "message", "kind", "where")),
 }
-"""Every event that is written, its level and its keys."""
+"""Every event that may be written, its level and its keys."""
+DEBUG_EVENTS: Final = frozenset(event for event, (level, _) in EVENTS.items() if level == "debug")
+"""Those that the service leaves out of its log, for there are many: they are for metrics and measurements."""
 
 _HEX32: Final = r"[0-9a-f]{32}"
 _NAME: Final = r"[a-z0-9][a-z0-9.-]{0,62}"
@@ -86,6 +90,7 @@ _FORMS: Final[Mapping[str, str]] = {
     "kind": r"[A-Za-z_][A-Za-z0-9_]{0,63}",
     "where": r"[A-Za-z0-9_/.-]{1,120}, line [0-9]{1,6}",
     "phase": r"[a-z]{1,16}",
+    "section": r"[a-z]{1,16}",
     "document": r"[a-z]{1,16}",
     "version": r"[0-9A-Za-z.+!-]{1,40}",
     "source": r"[0-9a-f]{64}",

@@ -114,6 +114,7 @@ class Publishing:
                 if await self._pause(ticket) or await self._others_are_done(ticket):
                     continue
             elif failure is not None:
+                self._journal("session.not_published", ticket=ticket, reason=failure.reason)
                 failed_checks += isinstance(failure, IntegrityError) and not isinstance(
                     failure, ProtocolOrderError
                 )

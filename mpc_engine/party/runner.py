@@ -19,6 +19,7 @@ from mpc_engine.errors import (
     EngineError,
     LedgerBrokenError,
     LocalComputeError,
+    PeerError,
     RequestStateError,
     SessionTimeoutError,
     SnapshotMismatchError,
@@ -43,7 +44,7 @@ from mpc_engine.party.record import Record
 from mpc_engine.party.session import Session
 from mpc_engine.party.situation import Counter, Situation
 from mpc_engine.release.plan import Plan
-from mpc_engine.runtime.link import Link
+from mpc_engine.runtime.link import Link, Section
 from mpc_engine.runtime.switchboard import Switchboard
 from mpc_engine.transport.control import Agree
 
@@ -78,6 +79,7 @@ class Runner:
         self._why: dict[str, EngineError] = {}
         self._stopping = False
         self._cut_off: list[str] = []
+        self._unlinked: set[str] = set()  # sessions without a link, which would break with a peer
         self.phases: dict[str, str] = {}
         """By ticket, the phase of each session that runs."""
         self.on_failure: Callable[[BaseException], None] = lambda error: None
@@ -198,6 +200,12 @@ class Runner:
                 words = f"{here.name} was stopped"
                 self._post.say(peer, Declined(ticket=ticket, reason=StoppedError.reason, detail=words))
 
+    def line_down(self, peer: int) -> None:
+        """A line broke: end sessions that still wait for all to come, for one that was killed never will."""
+        here = self._situation()
+        for ticket in list(self._unlinked):
+            self.fail(ticket, PeerError(f"{here.name} lost {here.names[peer]} before the session began"))
+
     def withdraw(self, request: str) -> None:
         """End the sessions of a request that nobody waits for any more."""
         for row in self._ledger.sessions_of(request):
@@ -238,6 +246,7 @@ class Runner:
         work.close()
         self._tasks.pop(ticket, None)
         self.phases.pop(ticket, None)
+        self._unlinked.discard(ticket)
         self.publishing.forget(ticket)
         why = self._why.pop(ticket, None)
         with suppress(EngineError):
@@ -296,6 +305,7 @@ class Runner:
         here, ticket = self._situation(), begin.ticket
         deadlines = here.deadlines
         self._phase(ticket, "reserve")
+        self._unlinked.add(ticket)
         row = self._ledger.request(begin.request)
         if row is None:
             raise UnknownRequestError("there is no such request here")
@@ -330,6 +340,7 @@ class Runner:
             round_timeout_s=deadlines.round_s,
             max_ahead_bytes=plan.sent_bytes // plan.computing + CONTROL_ALLOWANCE,
         ) as link:
+            self._unlinked.discard(ticket)
             session = Session(
                 here.number,
                 proposal,
@@ -343,6 +354,7 @@ class Runner:
                 check_agreed=check,
                 agree_timeout_s=deadlines.connect_s,
                 round_timeout_s=deadlines.round_s,
+                progress=lambda section, done, of: self._passed(ticket, section),
                 announce=lambda phase: self._phase(ticket, phase),
             )
             try:
@@ -382,6 +394,10 @@ class Runner:
         if phase == "open":
             reach("committed_sent")
         self._changed()
+
+    def _passed(self, ticket: str, section: Section) -> None:
+        """Note that a block has passed a section of the protocol, for who asks where time goes."""
+        self._journal("session.section", ticket=ticket, section=section.name.lower())
 
     def _abort(self, ticket: str, failure: EngineError) -> None:
         with suppress(EngineError), self._post.transaction() as tx:

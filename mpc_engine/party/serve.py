@@ -21,7 +21,7 @@ from mpc_engine.party.control import SOCKET_NAME, ControlServer
 from mpc_engine.party.counting import RegisteredCounter
 from mpc_engine.party.daemon import Party
 from mpc_engine.party.dossier import read_dossier
-from mpc_engine.party.logs import STDERR, Logs
+from mpc_engine.party.logs import DEBUG_EVENTS, STDERR, Logs
 from mpc_engine.party.metrics import Metrics, MetricsServer, ObservedLedger, Reading
 from mpc_engine.party.process import harden, keep_memory, place_of
 from mpc_engine.party.readiness import ALONE, Condition, ExpiryWatch, Missing, free_bytes
@@ -267,7 +267,7 @@ class Service:
     # --- how it stands ------------------------------------------------------------------------------
 
     def _journal(self, event: str, /, **fields: str | int) -> None:
-        if event != "session.phase" and self._logs is not None:
+        if event not in DEBUG_EVENTS and self._logs is not None:
             self._logs.note(event, **fields)
         self._metrics.note(event, **fields)
         if event.startswith("line."):

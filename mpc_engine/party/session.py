@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -40,11 +41,11 @@ from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.publish import Finished, publish, receive_commits
 from mpc_engine.party.witnessing import Witnessing
 from mpc_engine.release.blocks import Progress
-from mpc_engine.release.execute import Execution
+from mpc_engine.release.execute import Computed, Execution
 from mpc_engine.release.plan import Plan
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Link, MessageKey, Section
-from mpc_engine.sharing.keys import SessionKeys, confirmation, contribute, derive, groups_of
+from mpc_engine.sharing.keys import Group, SessionKeys, confirmation, contribute, derive, groups_of
 from mpc_engine.transport.control import (
     MAX_CONTROL_BYTES,
     NONCE_BYTES,
@@ -60,6 +61,8 @@ AGREE, RESERVE = 0, 1
 
 Announce = Callable[[str], None]
 """Told the name of each phase as it begins."""
+Confirm = Callable[[], Coroutine[None, None, None]]
+"""Waits until every peer has confirmed plan, session, keys and ledger; raises EngineError if one differs."""
 CheckAgreed = Callable[[Mapping[int, Agree], Plan], None]
 """Given what all parties declared, and the plan; raises EngineError to end it before anything is shared."""
 
@@ -173,11 +176,10 @@ class Session:
         contributions = contribute(self.me, self.proposal.computing, len(self.proposal.members))
         agrees, received = await self._agree(contributions)
         self.announce("reserve")
-        session_id, keys, agrees, plan = await self._reserve(agrees, contributions, received)
+        session_id, keys, agrees, plan, confirm = await self._reserve(agrees, contributions, received)
         self.book.computing(session_id)
         self.announce("compute")
-        execution = Execution(plan, self.me, keys, self.link, self.sums, self.progress, self.meter)
-        computed = await execution.compute()
+        computed = await self._compute(plan, keys, confirm)
         self.announce("commit")
         fields = self.proposal.query_fields
         draft = Committed(plan, fields, self.me, session_id, agrees, computed)
@@ -189,6 +191,31 @@ class Session:
         self.committed = replace(draft, head=head)
         return self.committed
 
+    async def _compute(self, plan: Plan, keys: SessionKeys, confirm: Confirm) -> Computed:
+        """Compute while the peers' RESERVE messages are under way; no count is shared before all are here.
+
+        Noise needs no records, so its first round need not wait. If both fail, it is for what RESERVE said.
+        """
+        admission = asyncio.create_task(confirm())
+
+        async def admitted() -> None:
+            await asyncio.shield(admission)
+
+        execution = Execution(
+            plan, self.me, keys, self.link, self.sums, self.progress, self.meter, admitted=admitted
+        )
+        computing = asyncio.create_task(execution.compute())
+        tasks = (admission, computing)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if admission.done():
+                admission.result()
+            return computing.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     # --- control rounds -----------------------------------------------------------------------------
 
     def _name(self, number: int) -> str:
@@ -197,7 +224,7 @@ class Session:
     async def _receive(self, step: int, timeout_s: float | None = None) -> dict[int, bytes]:
         key = MessageKey(0, Section.CONTROL, step)
         return {
-            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES, timeout_s)
+            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES, timeout_s, unbound=True)
             for peer in self.link.peers
         }
 
@@ -278,8 +305,11 @@ class Session:
         agrees: dict[int, Agree],
         contributions: Mapping[tuple[int, ...], bytes],
         received: Mapping[int, Agree],
-    ) -> tuple[bytes, SessionKeys, dict[int, Agree], Plan]:
-        """Fix the plan and the session id, derive the keys and confirm both with every peer."""
+    ) -> tuple[bytes, SessionKeys, dict[int, Agree], Plan, Confirm]:
+        """Fix the plan and the session id, derive the keys and tell every peer of both.
+
+        Also returns what waits for the peers to have done the same, and raises if one differs.
+        """
         everyone = range(1, len(self.proposal.members) + 1)
         reserves: dict[int, Reserve] = {}
         if not self._computes:
@@ -316,16 +346,24 @@ class Session:
             reserve = Reserve(session_id, proof, relays, head, next(extension))
             await self.link.send(peer, MessageKey(0, Section.CONTROL, RESERVE), [reserve.encode()])
             await self.witnessing.send(peer, extension)
-        reserves = reserves or await self._receive_reserves()
-        for peer, reserve in reserves.items():
+        self.link.bind_session(session_id)
+        confirm = partial(self._confirm, session_id, confirmation_keys, reserves)
+        return session_id, SessionKeys(self.me, keys), agrees, plan, confirm
+
+    async def _confirm(
+        self,
+        session_id: bytes,
+        confirmation_keys: Mapping[Group, bytes],
+        reserves: Mapping[int, Reserve],
+    ) -> None:
+        """Wait for every peer's RESERVE, unless they came already, and compare it with this party's."""
+        for peer, reserve in (reserves or await self._receive_reserves()).items():
             if not hmac.compare_digest(reserve.session_id, session_id):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} see different sessions")
             expected = confirmation(peer, self.me, confirmation_keys)
             if not hmac.compare_digest(reserve.confirmation, expected):
                 raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
             await self.witnessing.check(peer, reserve)
-        self.link.bind_session(session_id)
-        return session_id, SessionKeys(self.me, keys), agrees, plan
 
     async def _receive_reserves(self) -> dict[int, Reserve]:
         return {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}

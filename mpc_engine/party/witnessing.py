@@ -91,7 +91,7 @@ class Witnessing:
         for chunk in range(1, -(-more // MAX_EXTENSION)):
             size = min(MAX_EXTENSION, more - chunk * MAX_EXTENSION) * HASH_BYTES
             key = MessageKey(chunk, Section.CONTROL, EXTENSION)
-            parts.append(await self._link.receive_control(peer, key, size))
+            parts.append(await self._link.receive_control(peer, key, size, unbound=True))
         content, head = b"".join(parts), seen
         path = {seen.seq: seen}
         for start in range(0, len(content), HASH_BYTES):

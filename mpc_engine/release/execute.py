@@ -8,7 +8,7 @@ follows it is in :mod:`mpc_engine.release.publication`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -53,6 +53,8 @@ class Computed:
 class Execution(BlockRunner):
     """One party's part in one release, up to the commit point.
 
+    Noise is prepared at once; nothing that depends on records is sent before `admitted` has returned.
+
     Args:
         plan: the agreed plan.
         me: this party's number.
@@ -61,6 +63,7 @@ class Execution(BlockRunner):
         sums: a silo's sums, for each line of the plan int64 of shape (rows, cells); None at a helper.
         progress: told as blocks finish sections.
         meter: counts what the protocols cost, by default a new one.
+        admitted: returns when counts may be shared, and raises if they must not.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class Execution(BlockRunner):
         sums: Sequence[NDArray[np.int64]] | None,
         progress: Progress | None = None,
         meter: Meter | None = None,
+        admitted: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(plan, me, link, progress, meter)
+        self._admitted = admitted
         self.keys = keys
         self._sums = _checked(sums, plan, me)
 
@@ -93,6 +98,7 @@ class Execution(BlockRunner):
             mine = line.field.vector(self._sums[block.line][:, block.start : block.start + block.cells])
         rows = plan.input_rows(line)
         if self.me > plan.computing:
+            await self._admit()
             await self.run(
                 share_sum(ctx.step("input"), line.field, plan.silos, rows, mine), block, Section.INPUT
             )
@@ -100,6 +106,7 @@ class Execution(BlockRunner):
         factors: NoiseFactors = await self.run(
             prepare_noise(ctx.step("noise"), line.field, line.allotment.table), block, Section.PREPARE
         )
+        await self._admit()
         sums, noise = await self.run(
             gather(
                 share_sum(ctx.step("input"), line.field, plan.silos, rows, mine),
@@ -121,6 +128,10 @@ class Execution(BlockRunner):
             Section.TEST,
         )
         return Outputs(values, COUNTS.canonical(product)), factors.opened
+
+    async def _admit(self) -> None:
+        if self._admitted is not None:
+            await self._admitted()
 
 
 def _checked(sums: Sequence[NDArray[np.int64]] | None, plan: Plan, me: int) -> list[NDArray[np.int64]] | None:

@@ -62,11 +62,12 @@ class Link(Protocol):
         """
 
     async def receive_control(
-        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None
+        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None, *, unbound: bool = False
     ) -> bytes:
         """Wait for a control message of at most `limit` bytes; same errors as `receive`.
 
-        `timeout_s` replaces the round's deadline where a longer wait is in order.
+        `timeout_s` replaces the round's deadline where a longer wait is in order. `unbound` says that it was
+        sent before its sender bound the session, whether this party has bound it or not.
         """
 
     async def abort(self, reason: str, message: str) -> None:

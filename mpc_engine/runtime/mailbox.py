@@ -41,7 +41,7 @@ def describe(key: MessageKey) -> str:
 class _Message:
     """One message under way: what has arrived of it, and who waits for it."""
 
-    __slots__ = ("buffer", "exact", "frames", "have", "session", "size", "total", "waiter")
+    __slots__ = ("buffer", "exact", "frames", "have", "session", "size", "total", "unbound", "waiter")
 
     def __init__(self) -> None:
         self.session = UNBOUND
@@ -52,6 +52,7 @@ class _Message:
         self.waiter: asyncio.Future[memoryview] | None = None
         self.size = 0
         self.exact = True
+        self.unbound = False
 
 
 class Mailbox:
@@ -96,7 +97,7 @@ class Mailbox:
         return self._session
 
     def bind_session(self, session: bytes) -> None:
-        """Demand `session` (16 bytes, not all zero) of every message asked for from now on."""
+        """Demand `session` (16 bytes, not all zero) of all that is asked for from now on, `unbound` apart."""
         if len(session) != SESSION_BYTES or session == UNBOUND:
             raise EngineError(f"a session id has {SESSION_BYTES} bytes and is not zero")
         if self._session != UNBOUND:
@@ -168,9 +169,18 @@ class Mailbox:
     # --- from the protocol ------------------------------------------------------------------------
 
     async def take(
-        self, peer: int, key: MessageKey, size: int, *, exact: bool = True, timeout_s: float | None = None
+        self,
+        peer: int,
+        key: MessageKey,
+        size: int,
+        *,
+        exact: bool = True,
+        timeout_s: float | None = None,
+        unbound: bool = False,
     ) -> memoryview:
         """Wait for a message of exactly `size` bytes, or of at most `size` if not `exact`.
+
+        `unbound`: it was sent before the session was bound, whatever is bound here by now.
 
         Raises as `Link.receive` does.
         """
@@ -183,7 +193,7 @@ class Mailbox:
             raise EngineError(f"the message {describe(key)} from {self._names[peer]} was asked for twice")
         if message is None:
             message = self._messages[index] = _Message()
-        message.size, message.exact = size, exact
+        message.size, message.exact, message.unbound = size, exact, unbound
         if message.total >= 0:
             self._claim(peer, key, message)
             if message.have == message.total:
@@ -242,7 +252,7 @@ class Mailbox:
 
     def _check(self, sender: int, key: MessageKey, message: _Message) -> None:
         """Compare what the first frame says with what this party expects."""
-        if message.session != self._session:
+        if message.session != (UNBOUND if message.unbound else self._session):
             raise self._disorder(sender, key, "it belongs to another session")
         if message.total != message.size and (message.exact or message.total > message.size):
             bound = f"{'' if message.exact else 'at most '}{message.size}"

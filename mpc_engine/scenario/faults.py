@@ -23,7 +23,8 @@ class Fault(Document):
     reset        its connections with `against` are reset once, after `bytes` more bytes have come
     slow         all that it sends takes `factor` times as long for `for_s` seconds
     tamper       it changes the shares that it sends in `section` (default VALUES), as a dishonest party might
-    expire       its certificate expires `after_s` seconds after the parties are ready
+    expire       its certificate expires `after_s` seconds after the parties are ready, and is renewed `for_s`
+                 seconds later, if that is given
     ===========  =======================================================================================
 
     When: at the failpoint `at`, or else `after_s` seconds after the question was handed in.

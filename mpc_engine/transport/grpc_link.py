@@ -104,10 +104,11 @@ class GrpcLink(Link):
         return await self._box.take(peer, key, size)
 
     async def receive_control(
-        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None
+        self, peer: int, key: MessageKey, limit: int, timeout_s: float | None = None, *, unbound: bool = False
     ) -> bytes:
         """Wait for a control message of at most `limit` bytes; see `Link.receive_control`."""
-        return bytes(await self._box.take(peer, key, limit, exact=False, timeout_s=timeout_s))
+        taken = self._box.take(peer, key, limit, exact=False, timeout_s=timeout_s, unbound=unbound)
+        return bytes(await taken)
 
     async def abort(self, reason: str, message: str, *, party: str = "", step: str = "") -> None:
         """Tell every peer that this party ends the session, and why; tries for two seconds, never raises.

@@ -9,42 +9,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
+from mpc_engine.harness import namespaces
 from tests.network.guide import ROOT, replaced
 from tests.network.terminal import loaded, write_shim
 from tests.party.machines import ENGINE, environment
 
 PATIENCE_S = 60.0
 """So long anything may take here; far more than any needs."""
-NETNS = Path("/run/netns")
-_OWN = re.compile(r"mpc([0-9]+)-[\w-]+")
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
-
-
-@cache
-def obstacle() -> str:
-    """Return why there can be no network namespaces here, "" if there can."""
-    name = f"mpc{os.getpid()}-probe"
-    try:
-        subprocess.run(["unshare", "-n", "true"], check=True, capture_output=True, timeout=30)
-        _ip("netns", "add", name)
-        try:
-            _ip("link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", "eth1", "netns", name)
-            _ip("-n", name, "link", "add", "hub", "type", "bridge")
-        finally:
-            _ip("netns", "delete", name)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        words = said.decode() if isinstance(said, bytes) else str(said)
-        return f"no network namespaces: {words.strip().splitlines()[0]}"
-    return ""
 
 
 @dataclass
@@ -189,17 +164,17 @@ def hosts(folder: Path, names: Sequence[str], words: Mapping[str, str]) -> Itera
 
     `words` are more that is called otherwise here than in the guide.
     """
-    _sweep()
+    namespaces.sweep()
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         wait = stack.enter_context(loaded(str(sockets / "s")))
-        hub = _namespace(stack, "hub")
-        _ip("-n", hub, "link", "add", "hub", "type", "bridge")
-        _ip("-n", hub, "link", "set", "hub", "up")
+        hub = namespaces.make(stack, "hub")
+        namespaces.ip("-n", hub, "link", "add", "hub", "type", "bridge")
+        namespaces.ip("-n", hub, "link", "set", "hub", "up")
         made = {}
         for number, name in enumerate(names, start=1):
-            host = Host(name, _namespace(stack, name), f"10.83.7.{number}", folder / name)
-            _plug(host, hub, number)
+            host = Host(name, namespaces.make(stack, name), f"10.83.7.{number}", folder / name)
+            namespaces.plug(host.network, host.address, hub, number)
             _furnish(host, str(sockets / "s"))
             stack.callback(_end_services, host)
             made[name] = host
@@ -207,23 +182,6 @@ def hosts(folder: Path, names: Sequence[str], words: Mapping[str, str]) -> Itera
             host.words |= {f"{other.name}.example": other.address for other in made.values()} | dict(words)
         wait()
         yield made
-
-
-def _namespace(stack: ExitStack, name: str) -> str:
-    network = f"mpc{os.getpid()}-{name}"
-    _ip("netns", "add", network)
-    stack.callback(_delete, network)
-    _ip("-n", network, "link", "set", "lo", "up")
-    return network
-
-
-def _plug(host: Host, hub: str, number: int) -> None:
-    """Connect a host with the bridge by a cable of its own."""
-    plug = f"port{number}"
-    _ip("link", "add", "eth0", "netns", host.network, "type", "veth", "peer", "name", plug, "netns", hub)
-    _ip("-n", hub, "link", "set", plug, "master", "hub", "up")
-    _ip("-n", host.network, "address", "add", f"{host.address}/24", "dev", "eth0")
-    _ip("-n", host.network, "link", "set", "eth0", "up")
 
 
 def _furnish(host: Host, address: str) -> None:
@@ -244,21 +202,3 @@ def _end_services(host: Host) -> None:
     for process in host.services.values():
         process.kill()
         process.wait()
-
-
-def _delete(network: str) -> None:
-    """End what still runs in a namespace of ours, and delete it."""
-    listed = subprocess.run(["ip", "netns", "pids", network], capture_output=True, text=True, timeout=30)
-    for pid in listed.stdout.split():
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    _ip("netns", "delete", network)
-
-
-def _sweep() -> None:
-    """Delete what test runs left behind that were killed themselves."""
-    for path in NETNS.glob("mpc*-*") if NETNS.is_dir() else ():
-        owner = _OWN.fullmatch(path.name)
-        if owner is not None and not Path(f"/proc/{owner[1]}").exists():
-            with suppress(subprocess.SubprocessError):
-                _delete(path.name)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mpc_engine.harness.namespaces import obstacle
 from tests.network.guide import ROOT, Guide
-from tests.network.hosts import hosts, obstacle
+from tests.network.hosts import hosts
 from tests.network.study import PARTIES, Study
 
 pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle())

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mpc_engine.harness.namespaces import obstacle
 from mpc_engine.identity import load_card
 from tests.network.guide import Guide
-from tests.network.hosts import Host, hosts, obstacle
+from tests.network.hosts import Host, hosts
 from tests.network.study import PARTIES, Study
 from tests.party.machines import values_of
 

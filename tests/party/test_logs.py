@@ -104,8 +104,6 @@ def test_every_event_that_the_engine_notes_is_on_the_list() -> None:
             event = node.args[0]
             if isinstance(event, ast.Constant) and isinstance(event.value, str) and "." in event.value:
                 noted += 1
-                if event.value == "session.phase":  # for metrics only
-                    continue
                 keys = {each.arg for each in node.keywords if each.arg is not None}
                 assert keys <= set(EVENTS[event.value][1]), f"{path}: {event.value}"
     assert noted > 30

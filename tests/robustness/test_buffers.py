@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mpc_engine.harness import virtual_time
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.sealing import SealedKeys
 from mpc_engine.release import execute
 from mpc_engine.release.execute import Computed, Execution, Outputs
 from tests.party.household import Household, crosstab
 from tests.robustness.canaries import files
-from tests.simulator import virtual_time
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from mpc_engine.documents import canonical
+from mpc_engine.harness import virtual_time
 from mpc_engine.party.messages import make_submission
 from mpc_engine.transport.analyst_methods import METHODS
 from tests.party.household import CODEBOOK, Household, crosstab
 from tests.robustness.hostile import Mutator
 from tests.robustness.ordeal import Ordeal, manual_at
-from tests.simulator import virtual_time
 
 CALLS = 1_600
 """For each seed."""
@@ -92,7 +92,7 @@ def test_nonsense_from_an_analyst(seed: int) -> None:
             print(dict(ordeal.seen), dict(by_method))
             assert {"OK", "DOCUMENT", "UNKNOWN_REQUEST", "REQUEST_STATE", "CERT_UNKNOWN"} <= set(ordeal.seen)
 
-    virtual_time.run(main, seed)
+    virtual_time.run(main, random.Random(seed).shuffle)
 
 
 async def _while_stopping(ordeal: Ordeal, writer: Writer, certificate: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mpc_engine.errors import ProtocolOrderError
+from mpc_engine.harness import virtual_time
 from mpc_engine.ledger.chain import Head
 from mpc_engine.runtime.link import MessageKey, Section
 from mpc_engine.runtime.mailbox import Mailbox
@@ -22,7 +23,6 @@ from mpc_engine.transport.frames import Kind, cut, ending
 from tests.party.household import Household, crosstab
 from tests.robustness.hostile import Mutator
 from tests.robustness.ordeal import REASONS, Ordeal
-from tests.simulator import virtual_time
 
 HEAD = Head(3, 32 * b"h")
 VALID: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
@@ -169,4 +169,4 @@ def test_sessions_with_spoilt_messages(seed: int) -> None:
         assert set(ends) <= REASONS | {"RELEASED"}
         assert len(spoiler.spoilt) > 15 and len(set(spoiler.spoilt)) > 5
 
-    virtual_time.run(main, seed)
+    virtual_time.run(main, random.Random(seed).shuffle)

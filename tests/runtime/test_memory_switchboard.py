@@ -16,11 +16,11 @@ from mpc_engine.errors import (
     ProtocolOrderError,
     StoppedError,
 )
+from mpc_engine.harness.virtual_time import run
 from mpc_engine.runtime.link import Link, MessageKey, Section
 from mpc_engine.runtime.memory_lines import QUEUE_BYTES, Faults
 from mpc_engine.runtime.memory_switchboard import MemoryExchange, MemorySwitchboard
 from mpc_engine.runtime.switchboard import MAX_LINE_BYTES, NAME_BYTES, Switchboard
-from tests.simulator.virtual_time import run
 
 KEY = MessageKey(0, Section.CONTROL, 0)
 NAME = b"n" * NAME_BYTES

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
+from mpc_engine.harness.virtual_time import START
 from mpc_engine.identity import Analyst, Identity, Terms, throwaway_identity
 from mpc_engine.party.messages import Submission, make_submission
 from mpc_engine.party.policy import BudgetLimits, Policy
@@ -32,7 +33,6 @@ from mpc_engine.release.plan import Member
 from mpc_engine.statistics.presets import parse_query
 from mpc_engine.statistics.query import Query
 from mpc_engine.transport.endpoint import Endpoint
-from tests.simulator.virtual_time import START
 
 AFFORDED = 2
 """So many releases the budget allows."""

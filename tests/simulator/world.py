@@ -19,11 +19,11 @@ from unittest import mock
 import numpy as np
 
 from mpc_engine.errors import EngineError
+from mpc_engine.harness import virtual_time
+from mpc_engine.harness.virtual_time import PARTY, Clock
 from mpc_engine.runtime.memory_switchboard import MemoryExchange
 from mpc_engine.runtime.switchboard import Switchboard
-from tests.simulator import virtual_time
 from tests.simulator.operations import Op, Recipe
-from tests.simulator.virtual_time import PARTY, Clock
 from tests.simulator.weather import Watch, Weather
 
 MOST_STEPS = 100_000
@@ -132,7 +132,7 @@ class World:
         self._rng = random.Random(self.seed + 1)
         with mock.patch("os.urandom", np.random.default_rng(self.seed).bytes):
             try:
-                virtual_time.run(self._main, self.seed)
+                virtual_time.run(self._main, random.Random(self.seed).shuffle)
             except virtual_time.DeadlockError as error:
                 raise BrokenError(str(error)) from error
 

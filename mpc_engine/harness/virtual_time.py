@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -15,8 +14,8 @@ T = TypeVar("T")
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 """The wall-clock time at which every loop begins."""
-
-
+Shuffle = Callable[[list[int]], None]
+"""Puts a list into another order, in place: the ``shuffle`` of a seeded generator."""
 PARTY: contextvars.ContextVar[int] = contextvars.ContextVar("PARTY", default=0)
 """Whose code runs; set in the context in which a party is started."""
 
@@ -57,14 +56,14 @@ class _NoWaiting(selectors.BaseSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time jumps to the next timer when nothing is ready.
 
-    Callbacks run in the order in which they became ready; with a seed, those of different parties are mixed
-    as drawn from it, while each party's keep their order, as in processes of their own. Same seed, same
+    Callbacks run in the order in which they became ready; with `shuffle`, those of different parties are
+    mixed as it draws, while each party's keep their order, as in processes of their own. Same draws, same
     run. Threads and files do not wake it.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, shuffle: Shuffle | None = None) -> None:
         self._no_waiting = _NoWaiting()
-        self._rng = None if seed is None else random.Random(seed)
+        self.shuffle = shuffle
         super().__init__(self._no_waiting)
         # A jump may end a rounding error before its timer.
         self._clock_resolution = 1e-6
@@ -78,14 +77,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         self.steps += 1
         ready = self._ready  # type: ignore[attr-defined]
-        if self._rng is not None and len(ready) > 1:
-            mixed = _mixed(ready, self._rng)
+        if self.shuffle is not None and len(ready) > 1:
+            mixed = _mixed(ready, self.shuffle)
             ready.clear()
             ready.extend(mixed)
         super()._run_once()  # type: ignore[misc]
 
 
-def _mixed(ready: Iterable[asyncio.Handle], rng: random.Random) -> list[asyncio.Handle]:
+def _mixed(ready: Iterable[asyncio.Handle], shuffle: Shuffle) -> list[asyncio.Handle]:
     """Return the callbacks with the parties' turns drawn anew and each party's order kept."""
     queues: dict[int, deque[asyncio.Handle]] = {}
     turns = []
@@ -94,16 +93,16 @@ def _mixed(ready: Iterable[asyncio.Handle], rng: random.Random) -> list[asyncio.
         queues.setdefault(party, deque()).append(handle)
         turns.append(party)
     if len(queues) > 1:
-        rng.shuffle(turns)
+        shuffle(turns)
     return [queues[party].popleft() for party in turns]
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]], seed: int | None = None) -> T:
+def run(main: Callable[[], Coroutine[Any, Any, T]], shuffle: Shuffle | None = None) -> T:
     """Run a coroutine in virtual time and return its result; what it leaves behind is cancelled.
 
     Raises DeadlockError if everybody waits for something that will never come.
     """
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(shuffle)) as runner:
         return runner.run(main())
 
 

@@ -1,0 +1,309 @@
+"""Attackers who use only what they are entitled to see, and what they achieve against what theory allows.
+
+Each attack is carried out on the releases of a run and then judged with the truth, which the attacker does
+not have. `Attacked.p` is the chance that an engine which keeps its promise would let the attacker do so well:
+the errors that are left have exactly known distributions (`mpc_engine.harness.noise_law`).
+
+* *averaging*: m answers to one question, averaged; the error falls as 1/√m, and each answer is paid for.
+* *differencing*: two questions that differ by few patients; the difference carries twice the noise variance,
+  and both are paid for.
+* *subtraction*: a silo takes its own counts off; the others' are left with the whole noise.
+* *membership*: somebody knows all patients of a cell but one and decides by the likelihood ratio, which no
+  test beats [NP33], whether the last is there; ε allows an advantage of (e^ε − 1)/(e^ε + 1) [DMNS06].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mpc_engine.dp.accounting import Rule
+from mpc_engine.harness.answers import pool, sums_of
+from mpc_engine.harness.audit import Floats, Integers, best_accuracy, guesses, opened_values, plan_of
+from mpc_engine.harness.noise_law import MOST_BITS, Law, Scores, law_of, tails
+from mpc_engine.harness.record import Asked, Run
+from mpc_engine.release.plan import Line
+
+MICRO: Final = 1_000_000
+"""Ledgers count ε in millionths."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What came of an attack.
+
+    Attributes:
+        by: the attack.
+        measure: what `achieved`, `theory` and `without` are in.
+        achieved: by the attacker; for an error, smaller is better for him.
+        theory: what he can expect at best.
+        without: what he has without the attack.
+        p: the chance of doing so well against an engine that keeps its promise.
+        values: how many values, or guesses, went into it.
+        answers: distinct releases that he had, of `requests` that he made.
+        owed: ε that these releases cost, and `paid` the least that a silo's ledger has for all sessions.
+    """
+
+    by: str
+    measure: str
+    achieved: float
+    theory: float
+    without: float
+    p: float
+    values: int
+    answers: int
+    requests: int
+    owed: Fraction
+    paid: Fraction
+
+    @property
+    def paid_for(self) -> bool:
+        """Whether every silo debited all that was released."""
+        return self.paid >= self.owed
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """One tally of counts of one release: its law, from where on a value is shown, and what was opened."""
+
+    law: Law
+    starts: Integers
+    values: Floats
+    truth: Integers
+    line: Line
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.values)
+
+    @property
+    def errors(self) -> Floats:
+        return self.values - self.truth
+
+
+def averaging(run: Run, asks: Sequence[str | None]) -> Attacked:
+    """Average all answers to questions that are the same but for their titles, value by value.
+
+    Raises LookupError if there is no answer, or if they do not have the same cells.
+    """
+    released = list(distinct(run, asks).values())
+    each = [list(counts(run, asked)) for asked in released]
+    _same_cells(each)
+
+    def combined(members: Sequence[_Counts]) -> Floats:
+        return np.asarray(sum(member.errors for member in members[1:]) + members[0].errors)
+
+    def law(starts: Sequence[int], of: Sequence[Law]) -> tuple[Integers, Floats]:
+        chances = np.ones(1)
+        for start, one in zip(starts, of, strict=True):
+            chances = np.convolve(chances, one.given(start))
+        reach = chances.size // 2
+        return np.abs(np.arange(-reach, reach + 1)), chances
+
+    found = _judge(each, combined, law)
+    times = len(released)
+    deviation = each[0][0].law.deviation
+    return Attacked(
+        "averaging",
+        "root mean square error of a count",
+        found.error / times,
+        deviation / sqrt(times),
+        deviation,
+        found.p,
+        found.values,
+        times,
+        sum(len(run.of(ask)) for ask in asks),
+        *ledger(run),
+    )
+
+
+def differencing(run: Run, ask: str | None, other: str | None) -> Attacked:
+    """Take the answer to one question off another's, value by value; raises LookupError as `averaging`."""
+    pair = [list(counts(run, run.released(name))) for name in (ask, other)]
+    _same_cells(pair)
+
+    def combined(members: Sequence[_Counts]) -> Floats:
+        return members[0].errors - members[1].errors
+
+    def law(starts: Sequence[int], of: Sequence[Law]) -> tuple[Integers, Floats]:
+        chances = np.convolve(of[0].given(starts[0]), of[1].given(starts[1])[::-1])
+        reach = chances.size // 2
+        return np.abs(np.arange(-reach, reach + 1)), chances
+
+    found = _judge(pair, combined, law)
+    one, two = (each[0].law.deviation for each in pair)
+    return Attacked(
+        "differencing",
+        "root mean square error of a difference",
+        found.error,
+        sqrt(one**2 + two**2),
+        sqrt(one**2 + two**2),
+        found.p,
+        found.values,
+        2,
+        len(run.of(ask)) + len(run.of(other)),
+        *ledger(run),
+    )
+
+
+def subtraction(run: Run, ask: str | None, party: str) -> Attacked:
+    """Take a silo's own counts off the release; the error is that of what is left as the others' counts.
+
+    Raises LookupError if nothing was released or `party` is no silo.
+    """
+    asked = run.released(ask)
+    sums = sums_of(run, asked)
+    if party not in sums:
+        raise LookupError(f"{party} holds no records")
+    own = sums.pop(party).records
+    others = pool(sums).records if sums else tuple(np.zeros_like(each) for each in own)
+    lines = plan_of(run, asked).lines
+    taken = {id(line.tally): (mine, rest) for line, mine, rest in zip(lines, own, others, strict=True)}
+    each = list(counts(run, asked, lines))
+
+    def combined(members: Sequence[_Counts]) -> Floats:
+        mine, rest = taken[id(members[0].line.tally)]
+        remainder = members[0].values - mine
+        return np.asarray(remainder - rest)
+
+    def law(starts: Sequence[int], of: Sequence[Law]) -> tuple[Integers, Floats]:
+        return np.abs(of[0].support), of[0].given(starts[0])
+
+    found = _judge([each], combined, law)
+    deviation = each[0].law.deviation
+    return Attacked(
+        "subtraction",
+        "root mean square error of the others' count",
+        found.error,
+        deviation,
+        deviation,
+        found.p,
+        found.values,
+        1,
+        1,
+        *ledger(run),
+    )
+
+
+def membership(run: Run, ask: str | None, seed: int) -> Attacked:
+    """Decide for one patient of each cell, whose presence an attacker's coin says, whether he is there.
+
+    The attacker knows all other patients of the cell: n of the true count n where the coin says that the
+    patient is not there, n − 1 where he is. Only the first tally, and cells that hold somebody. Raises
+    LookupError if nothing was released, or nothing is held.
+    """
+    asked = run.released(ask)
+    first = next(counts(run, asked), None)
+    if first is None or not (first.truth > 0).any():
+        raise LookupError("no cell holds a patient")
+    held = first.truth > 0
+    truth, values = first.truth[held], first.values[held]
+    coins = np.random.default_rng([seed, truth.size])  # noqa: TID251 – an attacker's own coins
+    there = coins.integers(0, 2, truth.size).astype(np.bool_)
+    right = int((guesses(values, truth - there) == there).sum())
+    epsilon = float(first.line.allotment.table.epsilon)
+    tried = truth.size
+    return Attacked(
+        "membership",
+        "advantage over guessing",
+        2 * right / tried - 1,
+        advantage(epsilon),
+        0.0,
+        float(stats.binom.sf(right - 1, tried, best_accuracy(epsilon))),
+        tried,
+        1,
+        1,
+        *ledger(run),
+    )
+
+
+def advantage(epsilon: float) -> float:
+    """Return the greatest advantage that ε-differential privacy allows: (e^ε − 1)/(e^ε + 1)."""
+    return 2 * best_accuracy(epsilon) - 1
+
+
+# --- what attacks are made of -----------------------------------------------------------------------
+
+
+def distinct(run: Run, asks: Sequence[str | None]) -> dict[str, Asked]:
+    """Return the releases that answer some questions, each once, by the session's id. Raises LookupError."""
+    found: dict[str, Asked] = {}
+    for ask in asks:
+        for asked in run.of(ask):
+            if asked.release is not None:
+                found.setdefault(str(asked.release["session"]["session_id"]), asked)
+    if not found:
+        raise LookupError("none of the questions was answered")
+    return found
+
+
+def ledger(run: Run) -> tuple[Fraction, Fraction]:
+    """Return ε of all distinct releases of a run, and the least that a silo's ledger says was spent."""
+    released = distinct(run, [ask.name for ask in run.scenario.asks]).values()
+    owed = sum((_epsilon(asked.release) for asked in released), Fraction(0))
+    return owed, min(Fraction(run.parties[name].spent, MICRO) for name in run.silos)
+
+
+def _epsilon(release: Any) -> Fraction:
+    return Fraction(str(release["parameters"]["epsilon"]))
+
+
+def counts(run: Run, asked: Asked, lines: Sequence[Line] | None = None) -> Iterator[_Counts]:
+    """Yield the tallies of a release that count records, with the law of their noise where it is seen."""
+    plan = plan_of(run, asked)
+    truths = pool(sums_of(run, asked)).records
+    for line, values, truth in zip(lines or plan.lines, opened_values(asked), truths, strict=True):
+        table, least = line.allotment.table, line.allotment.least_shown
+        if line.tally.step != 1 or line.tally.signed or table.K > MOST_BITS:
+            continue
+        law = law_of(table)
+        starts = np.zeros(truth.size, np.int64)
+        if line.guard and least is not None and plan.guarantee.rule is not Rule.EXACT:
+            starts = law.from_on(least - truth)
+        yield _Counts(law, starts, values, truth, line)
+
+
+def _same_cells(each: Sequence[Sequence[_Counts]]) -> None:
+    sizes = [[one.truth.size for one in tallies] for tallies in each]
+    if not sizes[0] or any(one != sizes[0] for one in sizes):
+        raise LookupError("the answers do not have the same cells, or hold no counts")
+
+
+@dataclass(frozen=True)
+class _Found:
+    error: float
+    p: float
+    values: int
+
+
+def _judge(
+    each: Sequence[Sequence[_Counts]],
+    combined: Callable[[Sequence[_Counts]], Floats],
+    law: Callable[[Sequence[int], Sequence[Law]], tuple[Integers, Floats]],
+) -> _Found:
+    """Return the error of what an attacker made of several releases' values, and the chance of one so small.
+
+    `combined` makes the errors of one tally from those of each release; `law` gives values and chances of
+    their size, from where the releases' noise starts.
+    """
+    scores, sizes = [], []
+    for members in zip(*each, strict=True):
+        seen = np.all([member.shown for member in members], axis=0)
+        errors = combined(members)[seen]
+        sizes.append(errors)
+        starts = np.stack([member.starts[seen] for member in members])
+        kinds, times = np.unique(starts, axis=1, return_counts=True)
+        for kind, often in zip(kinds.T.tolist(), times.tolist(), strict=True):
+            scores.append(Scores(*law(kind, [member.law for member in members]), often))
+    whole = np.concatenate(sizes)
+    if not whole.size:
+        raise LookupError("no value is shown in every answer")
+    below, _ = tails(scores, int(np.abs(whole).sum()))
+    return _Found(float(np.sqrt(np.mean(whole**2))), below, whole.size)

@@ -1,0 +1,1 @@
+"""The chapters of a report on one scenario, each a function from its run to blocks."""

@@ -1,0 +1,171 @@
+"""The chapter on utility, cell by cell: what is left of a table, what is published, and the noise itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpc_engine.dp.accounting import publication_probability
+from mpc_engine.dp.calibrate import MOST_COMPARED_BITS, total_variation
+from mpc_engine.harness.alternatives import Kept, classes, ideal_variance, kept, per_unit
+from mpc_engine.harness.blocks import Block, Cell, Table, Text
+from mpc_engine.harness.chapters.answered import Answered
+from mpc_engine.harness.noise_tests import compare
+from mpc_engine.harness.report.charts import bars
+
+
+def left(answered: Answered) -> list[Block]:
+    """Return what is left of the table under each way, in expectation, and of the first release as it was."""
+    question = answered.question
+    ways = [*kept(question, answered.sums), _as_it_was(answered)]
+    none, few, enough = classes(question, answered.pooled)
+    k = question.guarantee.threshold
+    columns = [
+        "",
+        "private",
+        f"0 ({none})",
+        f"1–{k - 1} ({few})",
+        f"{k}+ ({enough})",
+        "whole",
+        "error",
+        "hidden",
+        "total",
+    ]
+    rows: list[list[Cell]] = [
+        [
+            way.name,
+            way.private or "no",
+            way.empty,
+            way.few,
+            way.enough,
+            way.whole,
+            way.error,
+            way.lost,
+            way.total,
+        ]
+        for way in ways
+    ]
+    drawn = [way for number, way in enumerate(ways) if number != 1]  # whole cells alone lose nearly all
+    return [
+        Table(
+            "What is left of the table: groups shown by true number of patients, and those shown whole; then "
+            "the absolute error of shown counts, records in hidden ones, and both, expected over the noise",
+            columns,
+            rows,
+            dict.fromkeys(columns[2:], ".1f"),
+        ),
+        bars(
+            "Absolute error of the whole table",
+            [way.name for way in drawn],
+            {
+                "error of shown cells": [way.error for way in drawn],
+                "records in hidden cells": [way.lost for way in drawn],
+            },
+            axis="records",
+        ),
+    ]
+
+
+def _as_it_was(answered: Answered) -> Kept:
+    """Return what the first release left."""
+    question, release, k = answered.question, answered.releases[0], answered.question.guarantee.threshold
+    shown = np.zeros(3)
+    error = lost = 0.0
+    for at, line in enumerate(question.lines):
+        seen = ~np.isnan(release.values[at])
+        if line.guard:
+            held = answered.pooled.patients[line.group][seen]
+            shown += np.array([(held == 0).sum(), ((held > 0) & (held < k)).sum(), (held >= k).sum()])
+        if line.counts:
+            error += float(np.abs(release.errors(at)).sum())
+            lost += float(answered.pooled.records[at][~seen].sum())
+    private = f"ε = {question.query.privacy.epsilon}"
+    empty, few, enough = map(float, shown)
+    return Kept("this release", private, empty, few, enough, enough, error, lost)
+
+
+def published(answered: Answered) -> list[Block]:
+    """Return how many groups were shown, by true number of patients, and how many theory expects."""
+    guarantee, k = answered.question.guarantee, answered.question.guarantee.threshold
+    most = 2 * k + 2
+    found = np.zeros((3, most + 2))  # groups, shown, expected; by patients, the last for all above
+    for release in answered.releases:
+        for at, line in enumerate(answered.question.lines):
+            if not line.guard:
+                continue
+            patients, records = release.pooled.patients[line.group], release.pooled.records[at]
+            pairs, kinds, times = np.unique(
+                np.stack([patients, records]), axis=1, return_inverse=True, return_counts=True
+            )
+            chances = [
+                float(publication_probability(guarantee, held, rows, at)) for held, rows in pairs.T.tolist()
+            ]
+            shown = np.bincount(kinds.reshape(-1), ~np.isnan(release.values[at]), times.size)
+            columns = np.minimum(pairs[0], most + 1)
+            for row, weights in enumerate((times, shown, times * np.array(chances))):
+                found[row] += np.bincount(columns, weights, most + 2)
+    listed: list[list[Cell]] = [
+        [str(held) if held <= most else f"above {most}", int(total), int(seen), expected]
+        for held, (total, seen, expected) in enumerate(found.T.tolist())
+        if total
+    ]
+    return [
+        Table(
+            "Groups published, by true number of patients",
+            ["patients", "groups", "shown", "expected"],
+            listed,
+            {"expected": ".2f"},
+        )
+    ]
+
+
+def noise(answered: Answered) -> list[Block]:
+    """Return each part's noise, exact, and how it compares with a curator's and with noise at each site."""
+    sites = len(answered.sums)
+    rows: list[list[Cell]] = []
+    for line in answered.question.lines:
+        table = line.allotment.table
+        ideal = ideal_variance(per_unit(line)) ** 0.5
+        short = table.K <= MOST_COMPARED_BITS
+        rows.append(
+            [
+                line.allotment.part.name,
+                line.tally.grid.cells,
+                float(line.allotment.epsilon),
+                float(table.variance) ** 0.5,
+                ideal,
+                sites**0.5 * ideal,
+                float(total_variation(table)) if short else None,
+            ]
+        )
+    found = compare(answered.releases, sites)
+    alike = "no value was shown with certainty, so no errors were compared"
+    if found.values:
+        alike = (
+            f"over {found.values:,} published values the root mean square error is {found.release:.3f} of "
+            f"the ideal noise's, over {found.draws:,} draws of OpenDP {found.curator:.3f}; a small p would "
+            f"tell the two apart, and p = {found.p_alike:.2g}"
+        )
+    words = (
+        f"Beside a trusted curator: {alike}. Noise of the same ε at each of {sites} sites is √{sites} = "
+        f"{found.factor:.4f} times as large in theory"
+    )
+    if found.draws:
+        words += f"; drawn, it is {found.local / found.curator:.3f} times as large"
+    return [
+        Table(
+            "Noise of each part: standard deviations, and the exact total variation distance of the noise "
+            "table from discrete Laplace",
+            [
+                "part",
+                "cells",
+                "ε",
+                "MPC",
+                "trusted curator",
+                f"noise at each of {sites} sites",
+                "total variation",
+            ],
+            rows,
+            {"cells": ",d", "total variation": ".3g"},
+        ),
+        Text(f"{words}."),
+    ]

@@ -1,0 +1,269 @@
+"""Checks of what a release is worth: truth, noise, what is shown, intervals, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mpc_engine.errors import DocumentError, EngineError
+from mpc_engine.harness.alternatives import kept
+from mpc_engine.harness.answers import (
+    COUNTS,
+    KEYS,
+    labels_of,
+    one_row,
+    opened_of,
+    pool,
+    question_of,
+    releases_of,
+    sums_of,
+    variables_of,
+)
+from mpc_engine.harness.checks import checks
+from mpc_engine.harness.noise_tests import Shown, compare, error_tests, publication_tests
+from mpc_engine.harness.record import Asked, Run, Verdict
+from mpc_engine.scenario.expectations import (
+    Coverage,
+    Curator,
+    Keeps,
+    Noise,
+    Pooled,
+    Published,
+    Truth,
+)
+from mpc_engine.statistics.tidy import NUMBERS
+
+MOST_VARIATION: Final = 0.001
+"""Greatest total variation distance of a noise table from the ideal noise."""
+
+
+def shown_of(run: Run, asked: Asked) -> Shown:
+    """Return what a release shows, with the true sums. Raises EngineError where nothing was released."""
+    question = question_of(run, asked)
+    sites = sums_of(run, asked, question)
+    return Shown(question, pool(sites), question.values(opened_of(asked)), sites)
+
+
+def true_table(run: Run, asked: Asked) -> pd.DataFrame:
+    """Return the statistics of the pooled records, without noise and with nothing hidden."""
+    question = question_of(run, asked)
+    return question.finish(question.true(pool(sums_of(run, asked, question)).records))
+
+
+def released_table(run: Run, asked: Asked) -> pd.DataFrame:
+    """Return the statistics of a release."""
+    return question_of(run, asked).finish(opened_of(asked))
+
+
+def beside(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that two tables share, ``found`` with the truth's value as the column ``truth``."""
+    keys = [*variables_of(truth), *KEYS]
+    return found.merge(truth[[*keys, "value"]].rename(columns={"value": "truth"}), on=keys)
+
+
+@checks(Truth)
+def truth(run: Run, expectation: Truth) -> Sequence[Verdict]:
+    """Return whether a statistic of the release is near the truth."""
+    asked = run.released(expectation.ask)
+    found = one_row(released_table(run, asked), expectation.where)
+    value = expectation.value
+    if value is None:
+        value = float(one_row(true_table(run, asked), expectation.where)["value"])
+    away = abs(float(found["value"]) - value)
+    if expectation.tolerance is not None:
+        allowed, words = expectation.tolerance, f"{expectation.tolerance:g}"
+    else:
+        errors = [found["se_noise"]]
+        if expectation.value is not None and str(found["statistic"]) not in COUNTS:
+            errors.append(found["se_sampling"])
+        error = float(np.hypot.reduce(np.nan_to_num(np.array(errors, np.float64))))
+        allowed = (expectation.errors or 0.0) * error
+        words = f"{expectation.errors:g} standard errors, {allowed:.4g}"
+    name = labels_of(found.to_frame().T)[0]
+    return [
+        Verdict(
+            f"{name} is {value:.6g}, to within {words}.",
+            bool(away <= allowed),
+            f"It is {found['value']:.6g}, {away:.3g} away."
+            if away == away
+            else f"It is not shown: flag {found['flag']}.",
+        )
+    ]
+
+
+@checks(Pooled)
+def pooled(run: Run, expectation: Pooled) -> Sequence[Verdict]:
+    """Return whether the pooled records' statistics are a reference's, row by row.
+
+    Beside ``value`` a reference may hold ``lcl``, ``ucl`` and standard errors. Numbers beyond 1 may differ by
+    the tolerance in proportion.
+    """
+    path = run.scenario.path(expectation.file)
+    try:
+        reference = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        raise DocumentError(f"{path.name} cannot be read as a CSV file") from None
+    columns = [name for name in reference.columns if name in NUMBERS and name != "time"]
+    keys = [name for name in reference.columns if name not in columns]
+    table = true_table(run, run.released(expectation.ask))
+    worst, rows = 0.0, 0
+    where = ""
+    for row in reference.to_dict("records"):
+        found = one_row(table, {str(name): row[name] for name in keys if row[name] != "" or name != "time"})
+        for name in columns:
+            if row[name] == "":
+                continue
+            wanted, rows = float(row[name]), rows + 1
+            off = abs(float(found[name]) - wanted) / max(1.0, abs(wanted))
+            if not off <= worst:
+                worst, where = off, f"{labels_of(found.to_frame().T)[0]} ({name})"
+    return [
+        Verdict(
+            f"Without noise the pooled records give the {rows} numbers of {path.name}, to within "
+            f"{expectation.tolerance:g}.",
+            rows > 0 and worst <= expectation.tolerance,
+            f"The greatest difference is {worst:.2g}{', ' + where if where else ''}.",
+        )
+    ]
+
+
+@checks(Noise)
+def noise(run: Run, expectation: Noise) -> Sequence[Verdict]:
+    """Return whether errors and publication are as the noise tables say."""
+    answered = releases_of(run, expectation.ask)
+    for asked in answered:
+        _same_tables(run, asked)
+    releases = [shown_of(run, asked) for asked in answered]
+    errors, published = error_tests(releases), publication_tests(releases)
+    return [
+        Verdict(
+            "Published values err as the noise tables say, given that they are shown.",
+            bool(errors.values) and errors.least >= expectation.p_least,
+            f"{errors.values:,} values; root mean square error {errors.measured:.3f} of the noise's standard "
+            f"deviation, {errors.expected:.3f} expected; {errors.words}.",
+        ),
+        Verdict(
+            "Cells are shown as often as the rule and the noise tables say.",
+            bool(published.values) and published.least >= expectation.p_least,
+            f"{published.measured:,.0f} of {published.values:,} are shown, {published.expected:,.1f} "
+            f"expected; {published.words}.",
+        ),
+    ]
+
+
+def _same_tables(run: Run, asked: Asked) -> None:
+    """Raise EngineError unless a release states the noise tables that its query leads to."""
+    question = question_of(run, asked)
+    stated = [] if asked.release is None else [x["noise_table"] for x in asked.release["parameters"]["split"]]
+    if stated != [line.allotment.table.digest() for line in question.lines]:
+        raise EngineError("the release states other noise tables than its query leads to")
+
+
+@checks(Published)
+def published(run: Run, expectation: Published) -> Sequence[Verdict]:
+    """Return whether so many cells are shown."""
+    release = shown_of(run, run.released(expectation.ask))
+    shown = below = 0
+    k = release.question.guarantee.threshold
+    for at, line in enumerate(release.question.lines):
+        if line.guard:
+            seen = ~np.isnan(release.values[at])
+            shown += int(seen.sum())
+            below += int((seen & (release.pooled.patients[line.group] < k)).sum())
+    found = f"{shown} are shown, {below} of them with fewer than {k} patients."
+    verdicts = []
+    for bound, holds, words in (
+        (expectation.least, shown >= (expectation.least or 0), "At least {} cells are shown."),
+        (expectation.most, shown <= (expectation.most or 0), "At most {} cells are shown."),
+        (
+            expectation.most_below_threshold,
+            below <= (expectation.most_below_threshold or 0),
+            f"At most {{}} cells of fewer than {k} patients are shown.",
+        ),
+    ):
+        if bound is not None:
+            verdicts.append(Verdict(words.format(bound), holds, found))
+    return verdicts
+
+
+@checks(Coverage)
+def coverage(run: Run, expectation: Coverage) -> Sequence[Verdict]:
+    """Return whether stated intervals hold the pooled truth often enough, over all releases."""
+    held, intervals = 0, 0
+    for asked in releases_of(run, expectation.ask):
+        rows = beside(true_table(run, asked), released_table(run, asked))
+        rows = rows[rows["statistic"] == expectation.statistic].dropna(subset=["lcl", "ucl", "truth"])
+        held += int(((rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"])).sum())
+        intervals += len(rows)
+    p = float(stats.binom.cdf(held, intervals, expectation.stated)) if intervals else 0.0
+    return [
+        Verdict(
+            f"Intervals of {expectation.statistic} hold the truth in {expectation.stated:.0%} of cases.",
+            p >= expectation.p_least,
+            f"{held} of {intervals} do; p = {p:.2g}. They allow for sampling too, so more may well do.",
+        )
+    ]
+
+
+@checks(Curator)
+def curator(run: Run, expectation: Curator) -> Sequence[Verdict]:
+    """Return whether the release errs as a trusted curator with OpenDP, and noise at each site errs more."""
+    releases = [shown_of(run, asked) for asked in releases_of(run, expectation.ask)]
+    found = compare(releases, len(run.silos))
+    variation = None if found.variation is None else float(found.variation)
+    of_curator, of_release = (
+        found.local / each if found.draws and each else np.nan for each in (found.curator, found.release)
+    )
+    return [
+        Verdict(
+            "The errors do not differ from those of a trusted curator with OpenDP at the same ε.",
+            bool(found.values)
+            and found.p_alike >= expectation.p_least
+            and (variation is None or variation <= MOST_VARIATION),
+            f"Root mean square {found.release:.3f} against {found.curator:.3f} ({found.values:,} values, "
+            f"{found.draws:,} draws), p = {found.p_alike:.2g}; exact total variation distance of the noise "
+            f"table from discrete Laplace {'not summed' if variation is None else format(variation, '.3g')}.",
+        ),
+        Verdict(
+            f"Noise at each of {found.silos} sites is √{found.silos} = {found.factor:.4f} times larger.",
+            found.draws > 0 and found.p_local >= expectation.p_least,
+            f"Its root mean square is {of_curator:.3f} times a curator's and {of_release:.3f} times the "
+            f"release's; p = {found.p_local:.2g}.",
+        ),
+    ]
+
+
+@checks(Keeps)
+def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
+    """Return whether pooling keeps so many more cells, or so much more precision, than masking at sites."""
+    asked = run.released(expectation.ask)
+    question = question_of(run, asked)
+    ways = kept(question, sums_of(run, asked, question))
+    masked, whole, mpc = ways[0], ways[1], ways[4]
+    k = question.guarantee.threshold
+    verdicts = []
+    if expectation.cells is not None:
+        verdicts.append(
+            Verdict(
+                f"Pooling shows {expectation.cells:g} times as many cells of {k} patients or more as masking "
+                "at each site.",
+                mpc.enough >= expectation.cells * masked.enough,
+                f"Under MPC {mpc.enough:.1f} of these cells are shown, noise included, against "
+                f"{masked.enough:.0f} after masking, of which {whole.enough:.0f} with nobody left out.",
+            )
+        )
+    if expectation.precision is not None:
+        verdicts.append(
+            Verdict(
+                f"The absolute error of the table is {expectation.precision:g} times smaller than after "
+                "masking at each site.",
+                masked.total >= expectation.precision * mpc.total,
+                f"Under MPC the table's absolute error is {mpc.total:.1f}, noise included, against "
+                f"{masked.total:.0f} after masking (the rest summed), {whole.total:.0f} (whole cells).",
+            )
+        )
+    return verdicts

@@ -1,0 +1,208 @@
+"""The stage of networks: every party a process in a network namespace of its own, joined by a relay.
+
+Packets take as long, and are lost as often, as the scenario's network says. All of TCP is the kernel's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from mpc_engine.errors import EngineError
+from mpc_engine.harness import namespaces
+from mpc_engine.harness.logbook import read_journal
+from mpc_engine.harness.play import titled
+from mpc_engine.harness.processes import ANALYSTS, ProcessStage
+from mpc_engine.harness.record import Happened
+from mpc_engine.harness.stage import Show
+from mpc_engine.harness.timeline import Timeline, timelines
+from mpc_engine.harness.wires import Wires
+from mpc_engine.scenario import document
+from mpc_engine.scenario.document import Ask, Scenario, Weather
+from mpc_engine.scenario.expectations import Trips
+from mpc_engine.scenario.faults import Fault
+from mpc_engine.statistics.query import Query
+
+SETTINGS: Final[Mapping[str, str]] = {"net.ipv4.tcp_slow_start_after_idle": "0"}
+"""What the operator's guide advises for parties far apart."""
+_SUBNET: Final = "10.83.8"
+_ANALYSTS_HOST: Final = 250
+_MOST_PARTIES: Final = 240
+_FIRST_EXTRA: Final = 1_000
+"""Numbers of the questions that are asked for measuring only begin here."""
+
+
+class UnavailableError(EngineError):
+    """This machine, or the right to use it, lacks what a stage needs."""
+
+    reason = "STAGE_UNAVAILABLE"
+    next_step = "Play the scenario on another stage, or as root on Linux with iproute2 and /dev/net/tun."
+
+
+class NetworkStage(ProcessStage):
+    """Processes in networks of their own. See `Stage`."""
+
+    name: document.Stage = "network"
+    kinds: ClassVar[frozenset[str]] = ProcessStage.kinds | {"partition", "reset"}
+
+    def __init__(self, scenario: Scenario, seed: int, folder: Path, show: Show) -> None:
+        if obstacle := namespaces.relay_obstacle():
+            raise UnavailableError(obstacle)
+        if len(scenario.party) > _MOST_PARTIES:
+            raise UnavailableError(f"networks hold at most {_MOST_PARTIES} parties")
+        super().__init__(scenario, seed, folder, show)
+        self._hosts = {
+            party.name: f"{_SUBNET}.{number}" for number, party in enumerate(scenario.ordered, start=1)
+        } | {ANALYSTS: f"{_SUBNET}.{_ANALYSTS_HOST}"}
+        self._stack = ExitStack()
+        self._networks: Mapping[str, str] = {}
+        self._queries: dict[str, Query] = {}
+        self._resets: list[tuple[Fault, Happened]] = []
+        self._trips: dict[str, dict[str, Any]] = {}
+
+    def address(self, party: str) -> str:
+        """Return the address of a party's network."""
+        return self._hosts[party]
+
+    def namespace(self, party: str) -> str:
+        """Return the file of a party's network namespace."""
+        return str(namespaces.path_of(self._networks[party]))
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def happening(event: Mapping[str, Any]) -> None:
+            loop.call_soon_threadsafe(self._came, event)
+
+        self.show("making networks")
+        try:
+            self._networks = self._stack.enter_context(namespaces.machines(list(self._hosts)))
+            for network in self._networks.values():
+                namespaces.configure(network, SETTINGS)
+        except subprocess.SubprocessError as error:
+            said = getattr(error, "stderr", None) or error
+            raise UnavailableError(f"no networks can be made: {str(said).strip()}") from None
+        ends = {name: (network, self._hosts[name]) for name, network in self._networks.items()}
+        weathers: tuple[Weather, ...] = (self.scenario.network, *self.scenario.network.link)
+        self._wires = self._stack.enter_context(
+            Wires(
+                ends,
+                seed=self.seed,
+                whole=not any(each.loss for each in weathers),
+                happening=happening,
+            )
+        )
+        self._set_weather(False)
+        await super()._start()
+
+    async def _end(self) -> None:
+        try:
+            await super()._end()
+        finally:
+            self._stack.close()
+
+    def _set_weather(self, calm: bool) -> None:
+        names = list(self._hosts)
+        for index, one in enumerate(names):
+            for two in names[index + 1 :]:
+                self._wires.weather(one, two, Weather() if calm else self.scenario.network.between(one, two))
+
+    # --- faults -----------------------------------------------------------------------------------------
+
+    async def disturb(self, fault: Fault, happened: Happened) -> None:
+        """Begin a partition, or have connections reset in a while."""
+        others = [name for name in self.layout.homes if name != fault.party]
+        against = list(fault.against) or others
+        if fault.kind == "partition" and fault.for_s is not None:
+            await self.begin(happened)
+            self._wires.cut(fault.party, against, fault.for_s)
+            self._later(self._healed(happened, fault.for_s))
+        else:
+            self._resets.append((fault, happened))
+            self._wires.reset(fault.party, against, fault.bytes)
+
+    async def _healed(self, happened: Happened, for_s: float) -> None:
+        await asyncio.sleep(for_s)
+        happened.ended_s = self.now()
+
+    def _came(self, event: Mapping[str, Any]) -> None:
+        """Note that the relay has reset a connection: the first of those that a fault names counts."""
+        for fault, happened in self._resets:
+            if fault.party == event["party"] and happened.began_s is None:
+                at_s = event["at"] - self._ready
+                happened.ended_s = at_s
+                self._later(self.begin(happened, at_s))
+                return
+
+    # --- measuring --------------------------------------------------------------------------------------
+
+    async def submit(self, ask: Ask, number: int, query: Query) -> str:
+        """Hand a question in."""
+        self._queries.setdefault(ask.name, query)
+        return await super().submit(ask, number, query)
+
+    async def mend(self) -> None:
+        """Heal the network, mend all else, then measure what is expected of time."""
+        await asyncio.to_thread(self._wires.heal)
+        await super().mend()
+        for expected in self.scenario.expect:
+            if isinstance(expected, Trips):
+                await self._measure(expected)
+
+    async def _measure(self, expected: Trips) -> None:
+        """Ask a question again under other titles, with delay and then without; each time once to warm up."""
+        asks = {each.name: each for each in self.scenario.asks}
+        ask = asks[expected.ask or self.scenario.asks[0].name]
+        if ask.name in self._trips or ask.name not in self._queries:
+            return
+        found = self._trips[ask.name] = {}
+        numbers = iter(range(_FIRST_EXTRA, _FIRST_EXTRA + 100))
+        for calm in (False, True):
+            await asyncio.to_thread(self._set_weather, calm)
+            before: dict[tuple[str, str], dict[str, int]] = {}
+            sessions: list[Timeline] = []
+            for turn in range(expected.runs + 1):
+                self.show(f"measuring {ask.name}, {'without delay' if calm else 'with delay'}: {turn}")
+                timeline = await self._one(ask, next(numbers))
+                if turn == 0:
+                    before = await asyncio.to_thread(self._wires.traffic)
+                elif timeline is not None:
+                    sessions.append(timeline)
+            after = await asyncio.to_thread(self._wires.traffic)
+            found["calm" if calm else "delayed"] = {
+                "seconds": [each.seconds for each in sessions],
+                "phases": _medians([each.phases() for each in sessions]),
+                "busiest_bytes": max(after[pair]["bytes"] - before[pair]["bytes"] for pair in after)
+                / expected.runs,
+            }
+        await asyncio.to_thread(self._set_weather, False)
+
+    async def _one(self, ask: Ask, number: int) -> Timeline | None:
+        """Ask once more, and return the session's timeline; None if nothing was released."""
+        request = await self.submit(ask, number, titled(self._queries[ask.name], number))
+        ended = await self.wait(ask, request, ask.wait_s)
+        homes = [home for home in self.layout.homes.values() if home.party.computing]
+        journals = {home.name: read_journal(home, self._ready_at) for home in homes}
+        timeline = timelines(journals, [home.name for home in homes]).get(ended.ticket)
+        return timeline if timeline is not None and timeline.complete else None
+
+    def further(self) -> dict[str, Any]:
+        """Return what was measured beside: sessions, wires, and the parts of `trips` by question."""
+        traffic = [
+            {"from": one, "to": two, **counts}
+            for (one, two), counts in self._wires.traffic().items()
+            if ANALYSTS not in (one, two)
+        ]
+        return {**super().further(), "wires": traffic, "trips": self._trips}
+
+
+def _medians(phases: list[dict[str, float]]) -> dict[str, float]:
+    names = [name for name in phases[0]] if phases else []
+    return {name: statistics.median(each.get(name, 0.0) for each in phases) for name in names}
