@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
-SOURCES := mpc_engine protos tests benchmarks
+SOURCES := mpc_engine protos tests benchmarks scenarios data
 
 # A stamp stands for work done; it is renewed when what it depends on has changed.
 LOCKED    := $(VENV)/.locked

@@ -10,9 +10,6 @@ from typing import Final
 from tests.faults.rows_parties import PARTIES
 from tests.faults.rows_sessions import SESSIONS
 
-LATER: Final = ("F8", "F9", "F11", "F18", "F36")
-"""Rows that belong to a later step: networks that break, delay and part, over weeks."""
-
 ROWS: Final = (*SESSIONS, *PARTIES)
 
 HEAD: Final = """\
@@ -34,7 +31,9 @@ permitted.
 real parties as processes with TLS on this machine; *one process*, whole parties with real ledgers and
 protocols in one event loop; *simulator*, the same on virtual time with a seeded network that drops, repeats,
 reorders and delays, and crashes at every named place; *search*, every interleaving of the model; *wire*, gRPC
-on this machine without a whole party; *ledger*, the ledger alone on a real file.
+on this machine without a whole party; *ledger*, the ledger alone on a real file; *network*, processes in
+network namespaces with a relay below TCP. `scenarios/…` are played by `mpc-engine scenario run`; those with
+`ci = false` are not in `make test`.
 
 `make test PYTEST_ARGS=tests/simulator` runs a thousand seeds of the simulator, or as many as
 `SIMULATOR_SEEDS` says. A seed that fails prints itself and the shortest list of operations, which
@@ -45,6 +44,7 @@ on this machine without a whole party; *ledger*, the ledger alone on a real file
 """
 
 TAIL: Final = """\
+
 ## The budget protocol
 
 What the rows above show by example, a search shows for all interleavings of three parties, two tickets,

@@ -217,8 +217,8 @@ PARTIES: Final = (
     Row(
         "F36",
         "a party away for days at the end",
-        "later step. Stored shares are destroyed only when all have the release",
-        ("ledger/sessions::who_has_stored_the_release",),
-        "ledger",
+        "the release can be fetched all the time; stored shares are destroyed only when all have it",
+        ("scenarios/offline_for_a_day", "ledger/sessions::who_has_stored_the_release"),
+        "simulator, ledger",
     ),
 )

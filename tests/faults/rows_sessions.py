@@ -92,18 +92,24 @@ SESSIONS: Final = (
     Row(
         "F8",
         "connection reset in the middle of a frame",
-        "later step. A broken stream is a lost peer today, and never mixes two attempts",
+        "the session is tried again, or completed if it had committed; attempts are never mixed",
         (
+            "scenarios/broken_connection",
+            "harness/shipped::networks_that_break_delay_and_part",
             "transport/switchboard_links::a_peer_that_dies_during_a_link_is_lost_in_it_and_the_next_link_works",
         ),
-        "wire",
+        "network, simulator, wire",
     ),
     Row(
         "F9",
         "a slow party",
-        "later step. Deadlines hold for every message",
-        ("transport/link_endings::a_wait_ends_at_its_deadline",),
-        "wire",
+        "within the round's deadline it is waited for; beyond it the session ends and is tried again",
+        (
+            "scenarios/slow_party",
+            "harness/shipped::networks_that_break_delay_and_part",
+            "transport/link_endings::a_wait_ends_at_its_deadline",
+        ),
+        "processes, network, simulator, wire",
     ),
     Row(
         "F10",
@@ -118,9 +124,13 @@ SESSIONS: Final = (
     Row(
         "F11",
         "a partition that heals",
-        "later step, on real networks. In the simulator sessions after the commit are completed",
-        ("runtime/memory_switchboard::a_link_waits_for_late_peers_and_for_a_cable_to_be_healed",),
-        "simulator",
+        "before the commit the session ends and is tried again when it has healed; after it, it is completed",
+        (
+            "scenarios/partition",
+            "harness/shipped::networks_that_break_delay_and_part",
+            "runtime/memory_switchboard::a_link_waits_for_late_peers_and_for_a_cable_to_be_healed",
+        ),
+        "network, simulator",
     ),
     Row(
         "F12",
@@ -190,8 +200,9 @@ SESSIONS: Final = (
     Row(
         "F18",
         "expiry during a session; overlap of a rotation",
-        "later step. An expired certificate keeps a party from starting",
+        "running sessions are completed, new connections refused; renewed, the party serves again",
         (
+            "scenarios/certificate_expires",
             "party/serve::an_expired_certificate_keeps_a_party_from_starting",
             "transport/switchboard_trust::certificates_are_replaced_while_a_link_runs",
         ),
