@@ -57,13 +57,14 @@ def read_dossier(
     clock: Clock = utc_now,
     reached: Callable[[str], None] = lambda document: None,
     identity: Identity | None = None,
+    timely: bool = True,
 ) -> Dossier:
     """Return a party's documents.
 
     `reached` is told each of `DOCUMENTS` before it is read, so that whoever calls knows which one is at
     fault. `identity` is the one that a running party presents, which it keeps until its next start. Raises
-    DocumentError, TooFewPartiesError, or CertificateError if the party's certificate, or a peer's, has
-    expired.
+    DocumentError, TooFewPartiesError, or CertificateError if the party's certificate has expired or, if
+    `timely`, a peer's: a service starts without that peer and waits for its new card.
     """
     reached("configuration")
     config, roster = load_config(config_path)
@@ -73,7 +74,7 @@ def read_dossier(
     identity = identity or config.own()
     reached("roster")
     trust = TrustStore(config.path(config.trust), dev=config.dev, clock=clock)
-    directory = roster.read(trust, identity)
+    directory = roster.read(trust, identity, timely=timely)
     reached("codebook")
     codebook: Codebook = load_codebook(config.path(config.codebook))
     reached("analysts")

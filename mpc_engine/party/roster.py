@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Annotated
 
 from mpc_engine.documents import Document, Field, broken, model_validator
-from mpc_engine.errors import DocumentError, TooFewPartiesError
+from mpc_engine.errors import CertificateError, DocumentError, TooFewPartiesError
 from mpc_engine.identity import Card, Identity, TrustStore
 from mpc_engine.party.proposal import roster_digest
 from mpc_engine.release.plan import Member
@@ -79,18 +79,22 @@ class Roster(Document):
                 return number
         raise DocumentError(f"{self.origin}: no party is called {name!r}")
 
-    def read(self, trust: TrustStore, own: Identity) -> Directory:
+    def read(self, trust: TrustStore, own: Identity, *, timely: bool = True) -> Directory:
         """Return members, endpoints and cards; the others' cards are in `trust`, this party's in `own`.
+
+        Unless `timely`, a party whose certificates have all expired stands there with its last one, with
+        which nobody connects.
 
         Raises TooFewPartiesError for fewer than three computing parties; DocumentError if cards are missing
         or not of the kind (DEV or real) that `trust` holds, two parties have the same card, or two that would
-        be connected both accept no connections; CertificateError for a party whose certificate has expired.
+        be connected both accept no connections; CertificateError, if `timely`, for a party whose certificate
+        has expired.
         """
         try:
             degree_for(sum(entry.computing for entry in self.party))
         except TooFewPartiesError as error:
             raise TooFewPartiesError(f"{self.origin}: {error}") from None
-        cards = self._cards(trust, own)
+        cards = self._cards(trust, own, timely)
         members, endpoints = [], []
         for number, (entry, trusted) in enumerate(zip(self.party, cards, strict=True), start=1):
             newest = trusted[0]
@@ -111,7 +115,7 @@ class Roster(Document):
         self._check_connections(endpoints)
         return Directory(tuple(members), tuple(endpoints), tuple(cards))
 
-    def _cards(self, trust: TrustStore, own: Identity) -> list[tuple[Card, ...]]:
+    def _cards(self, trust: TrustStore, own: Identity, timely: bool) -> list[tuple[Card, ...]]:
         """Return each party's trusted cards, newest first."""
         self.number(own.name)
         if own.card.dev != trust.dev:
@@ -130,9 +134,17 @@ class Roster(Document):
                 "`mpc-engine party trust add`"
             )
         mine = sorted((own.card, *own.others), key=lambda card: card.made, reverse=True)
+
+        def trusted(cards: list[Card]) -> tuple[Card, ...]:
+            try:
+                return trust.unexpired(cards)
+            except CertificateError:
+                if timely:
+                    raise
+                return tuple(cards[:1])
+
         return [
-            tuple(mine) if entry.name == own.name else trust.unexpired(stored[entry.name])
-            for entry in self.party
+            tuple(mine) if entry.name == own.name else trusted(stored[entry.name]) for entry in self.party
         ]
 
     def _check_connections(self, endpoints: Sequence[Endpoint]) -> None:

@@ -97,7 +97,9 @@ class Service:
     # --- starting -----------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self._dossier = dossier = read_dossier(self._path, clock=self._clock, reached=self._reached)
+        self._dossier = dossier = read_dossier(
+            self._path, clock=self._clock, reached=self._reached, timely=False
+        )
         self._at = ""
         here, service = dossier.situation, dossier.config.service
         self._state = dossier.state
@@ -237,7 +239,11 @@ class Service:
             self._reached("log")
             self._logs.reopen()
             new = read_dossier(
-                self._path, clock=self._clock, reached=self._reached, identity=old.situation.identity
+                self._path,
+                clock=self._clock,
+                reached=self._reached,
+                identity=old.situation.identity,
+                timely=False,
             )
             self._reached("roster")
             self._switchboard.replace(new.situation.directory.endpoints)

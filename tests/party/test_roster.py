@@ -92,6 +92,9 @@ def test_an_expired_card_is_named(store: TrustStore) -> None:
     late = utc_now() + timedelta(days=20)
     with pytest.raises(CertificateError, match="certificate of p2 expired"):
         roster().read(TrustStore(store.directory, clock=lambda: late), own)
+    # A service starts all the same, and waits for the new card.
+    found = roster().read(TrustStore(store.directory, clock=lambda: late), own, timely=False)
+    assert [len(end.certificates) for end in found.endpoints] == [1, 1, 1]
 
 
 def test_one_party_may_accept_no_connections(store: TrustStore) -> None:

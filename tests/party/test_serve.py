@@ -345,6 +345,27 @@ def test_an_expired_certificate_keeps_a_party_from_starting(services: Services, 
     assert str(tmp_path) not in ended.stderr
 
 
+def test_a_party_starts_though_a_peers_certificate_has_expired(services: Services, tmp_path: Path) -> None:
+    """Whoever lets it expire keeps nobody else from serving what they have."""
+    assert services.stop("helper") == [0]
+    stored = services.trial.folder / "helper" / "trust" / "south.card.json"
+    before, long_ago = stored.read_bytes(), datetime.now(UTC) - timedelta(days=900)
+    create_identity("south", tmp_path / "south", address="127.0.0.1:1", dev=True, clock=lambda: long_ago)
+    stored.write_bytes((tmp_path / "south" / "card.json").read_bytes())
+    count = len(services.logged("helper", "certificate.expires"))
+    try:
+        services.start("helper")
+        status = until(lambda: services.status("helper"), "the helper to start")
+        assert not status["ready"] and services.serves("helper", "")
+        until(lambda: len(services.logged("helper", "certificate.expires")) > count, "a warning")
+        assert services.logged("helper", "certificate.expires")[-1]["party"] == "south"
+        assert services.stop("helper") == [0]
+    finally:
+        stored.write_bytes(before)
+    services.start("helper")
+    services.wait_ready()
+
+
 def test_stopping_is_clean_and_told_to_the_supervisor(services: Services, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
