@@ -158,6 +158,7 @@ class Runner:
             )
         reach("reserved")
         self._journal("session.reserved", ticket=begin.ticket, request=row.id)
+        self._unlinked.add(begin.ticket)
         self._start(begin.ticket, self._attempt(begin, proposal, plan))
 
     def _begin(self, sender: int, begin: Begin) -> None:
@@ -176,7 +177,7 @@ class Runner:
             self._post.say(SEQUENCER, Declined(ticket=ticket, reason=error.reason, detail=told))
 
     def _declined(self, sender: int, declined: Declined) -> None:
-        """Another party does not take part: end the session here, which ends it everywhere."""
+        """Another party does not take part: end the session here; the sequencer's end ends it everywhere."""
         self._post.check_sender(sender, SEQUENCER in (sender, self._situation().number))
         self.fail(declined.ticket, error_of(declined.reason, declined.detail))
 
@@ -203,7 +204,7 @@ class Runner:
     def line_down(self, peer: int) -> None:
         """A line broke: end sessions that still wait for all to come, for one that was killed never will."""
         here = self._situation()
-        for ticket in list(self._unlinked):
+        for ticket in self._unlinked:
             self.fail(ticket, PeerError(f"{here.name} lost {here.names[peer]} before the session began"))
 
     def withdraw(self, request: str) -> None:
@@ -246,13 +247,13 @@ class Runner:
         work.close()
         self._tasks.pop(ticket, None)
         self.phases.pop(ticket, None)
-        self._unlinked.discard(ticket)
         self.publishing.forget(ticket)
         why = self._why.pop(ticket, None)
         with suppress(EngineError):
             row = self._ledger.session(ticket)
             if why is not None and row is not None and row.state in HOLDING:
                 self._abort(ticket, why)
+        self._unlinked.discard(ticket)
         self._changed()
 
     # --- up to the commit ---------------------------------------------------------------------------
@@ -305,7 +306,6 @@ class Runner:
         here, ticket = self._situation(), begin.ticket
         deadlines = here.deadlines
         self._phase(ticket, "reserve")
-        self._unlinked.add(ticket)
         row = self._ledger.request(begin.request)
         if row is None:
             raise UnknownRequestError("there is no such request here")
@@ -405,8 +405,17 @@ class Runner:
             # Only here is it certain that the commit will not turn out to be durable and need its key.
             self._post.afterwards(lambda: self._keys.shred(ticket))
         self._journal("session.aborted", ticket=ticket, reason=failure.reason)
+        if ticket in self._unlinked:
+            self._call_off(ticket, failure)
         local = isinstance(failure, DataError | DocumentError)  # its words stay on this machine
         self._ended(ticket, "ABORTED", LocalComputeError(_public(failure)) if local else failure)
+
+    def _call_off(self, ticket: str, failure: EngineError) -> None:
+        """Tell, where no link can, that a session will not begin: by way of the sequencer, who tells all."""
+        here = self._situation()
+        words = Declined(ticket=ticket, reason=failure.reason, detail=_public(failure)[:4000])
+        for peer in here.peers if here.number == SEQUENCER else (SEQUENCER,):
+            self._post.say(peer, words)
 
 
 async def _tell(session: Session, link: Link, error: BaseException, why: EngineError | None) -> None:

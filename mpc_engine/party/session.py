@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,8 @@ AGREE, RESERVE = 0, 1
 
 Announce = Callable[[str], None]
 """Told the name of each phase as it begins."""
-Confirm = Callable[[], Coroutine[None, None, None]]
-"""Waits until every peer has confirmed plan, session, keys and ledger; raises EngineError if one differs."""
+Confirm = Callable[[int], Coroutine[None, None, None]]
+"""Waits until a peer has confirmed plan, session, keys and ledger; raises EngineError if one differs."""
 CheckAgreed = Callable[[Mapping[int, Agree], Plan], None]
 """Given what all parties declared, and the plan; raises EngineError to end it before anything is shared."""
 
@@ -194,22 +195,29 @@ class Session:
     async def _compute(self, plan: Plan, keys: SessionKeys, confirm: Confirm) -> Computed:
         """Compute while the peers' RESERVE messages are under way; no count is shared before all are here.
 
-        Noise needs no records, so its first round need not wait. If both fail, it is for what RESERVE said.
+        Noise needs no records, so its first round need not wait. What a RESERVE says is checked as it comes,
+        and beats what follows from it: a peer in another session also sends noise of another session.
         """
-        admission = asyncio.create_task(confirm())
+        admissions: list[asyncio.Task[None]] = []
 
         async def admitted() -> None:
-            await asyncio.shield(admission)
+            for admission in admissions:
+                await asyncio.shield(admission)
 
+        # Before any task, for it refuses counts that are not the plan's.
         execution = Execution(
             plan, self.me, keys, self.link, self.sums, self.progress, self.meter, admitted=admitted
         )
+        admissions += [asyncio.create_task(confirm(peer)) for peer in self.link.peers]
         computing = asyncio.create_task(execution.compute())
-        tasks = (admission, computing)
+        tasks: tuple[asyncio.Task[Any], ...] = (*admissions, computing)
+        ended: list[asyncio.Task[Any]] = []
+        for task in tasks:
+            task.add_done_callback(ended.append)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if admission.done():
-                admission.result()
+            for task in sorted(ended, key=lambda each: each is computing):
+                task.result()
             return computing.result()
         finally:
             for task in tasks:
@@ -221,19 +229,16 @@ class Session:
     def _name(self, number: int) -> str:
         return self.proposal.members[number - 1].name
 
-    async def _receive(self, step: int, timeout_s: float | None = None) -> dict[int, bytes]:
+    async def _receive(self, peer: int, step: int, timeout_s: float | None = None) -> bytes:
         key = MessageKey(0, Section.CONTROL, step)
-        return {
-            peer: await self.link.receive_control(peer, key, MAX_CONTROL_BYTES, timeout_s, unbound=True)
-            for peer in self.link.peers
-        }
+        return await self.link.receive_control(peer, key, MAX_CONTROL_BYTES, timeout_s, unbound=True)
 
     async def _agree(
         self, contributions: Mapping[tuple[int, ...], bytes]
     ) -> tuple[dict[int, Agree], dict[int, Agree]]:
         """Exchange what each party holds; return the public part of each, and what peers sent to this one."""
         mine = await self._send_agree(contributions)
-        messages = await self._receive(AGREE, self.agree_timeout_s)
+        messages = {peer: await self._receive(peer, AGREE, self.agree_timeout_s) for peer in self.link.peers}
         received = {peer: Agree.decode(data) for peer, data in messages.items()}
         public = {peer: replace(agree, contributions=()) for peer, agree in received.items()}
         public[self.me] = mine
@@ -308,13 +313,13 @@ class Session:
     ) -> tuple[bytes, SessionKeys, dict[int, Agree], Plan, Confirm]:
         """Fix the plan and the session id, derive the keys and tell every peer of both.
 
-        Also returns what waits for the peers to have done the same, and raises if one differs.
+        Also returns what waits for a peer to have done the same, and raises if it differs.
         """
         everyone = range(1, len(self.proposal.members) + 1)
         reserves: dict[int, Reserve] = {}
         if not self._computes:
             # An input-only silo learns of its like from the computing parties, which must all say the same.
-            reserves = await self._receive_reserves()
+            reserves = {peer: await self._receive_reserve(peer) for peer in self.link.peers}
             relayed = [reserve.relayed for reserve in reserves.values()]
             missing = [number for number in everyone if number not in agrees]
             for peer, reserve in reserves.items():
@@ -355,18 +360,19 @@ class Session:
         session_id: bytes,
         confirmation_keys: Mapping[Group, bytes],
         reserves: Mapping[int, Reserve],
+        peer: int,
     ) -> None:
-        """Wait for every peer's RESERVE, unless they came already, and compare it with this party's."""
-        for peer, reserve in (reserves or await self._receive_reserves()).items():
-            if not hmac.compare_digest(reserve.session_id, session_id):
-                raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} see different sessions")
-            expected = confirmation(peer, self.me, confirmation_keys)
-            if not hmac.compare_digest(reserve.confirmation, expected):
-                raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
-            await self.witnessing.check(peer, reserve)
+        """Wait for a peer's RESERVE, unless it came already, and compare it with this party's."""
+        reserve = reserves[peer] if peer in reserves else await self._receive_reserve(peer)
+        if not hmac.compare_digest(reserve.session_id, session_id):
+            raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} see different sessions")
+        expected = confirmation(peer, self.me, confirmation_keys)
+        if not hmac.compare_digest(reserve.confirmation, expected):
+            raise IntegrityError(f"{self._name(peer)} and {self._name(self.me)} derived different keys")
+        await self.witnessing.check(peer, reserve)
 
-    async def _receive_reserves(self) -> dict[int, Reserve]:
-        return {peer: Reserve.decode(data) for peer, data in (await self._receive(RESERVE)).items()}
+    async def _receive_reserve(self, peer: int) -> Reserve:
+        return Reserve.decode(await self._receive(peer, RESERVE))
 
     def _plan(self, agrees: Mapping[int, Agree]) -> Plan:
         """Return the plan with the largest k that the query or any party asks for."""

@@ -86,8 +86,8 @@ class GrpcLink(Link):
     def bind_session(self, session_id: bytes) -> None:
         """Mark messages sent, and demand of those received, from now on, with this 16-byte session id.
 
-        All parties call it at the same place in their program: after the messages from which the id
-        follows, before the next one is asked for.
+        All parties call it after the messages from which the id follows. What a peer sent before it did so is
+        asked for as `unbound`.
         """
         self._box.bind_session(session_id)
 
