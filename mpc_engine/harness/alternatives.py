@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -161,8 +161,8 @@ def classes(question: Question, pooled: Sums) -> tuple[int, int, int]:
 def kept(question: Question, sums: Mapping[str, Sums]) -> list[Kept]:
     """Return masking at sites (the rest summed, or whole cells only), the pool, and the three kinds of noise.
 
-    The engine's own line is the last but one: the law of its tables. Sums of what is measured, such as ages,
-    are in none of it. Raises EngineError for noise of more than 22 bits.
+    The engine's own line is the last but one: the law of its tables; `guessed` is a further way. Sums of what
+    is measured, such as ages, are in none of it. Raises EngineError for noise of more than 22 bits.
     """
     pooled = pool(sums)
     k = question.guarantee.threshold
@@ -185,6 +185,25 @@ def kept(question: Question, sums: Mapping[str, Sums]) -> list[Kept]:
             question, pooled, "noise at each site", epsilon, lambda line: laplace(per_unit(line)).times(silos)
         ),
     ]
+
+
+def guessed(question: Question, sums: Mapping[str, Sums]) -> Kept:
+    """Return masking at sites, each count that a site withholds being taken as k / 2, its middle.
+
+    So an analyst may read masked tables who sees which counts are withheld. A group counts as shown if a
+    site shows something of it, as in the first of `kept`.
+    """
+    pooled, k = pool(sums), question.guarantee.threshold
+    rows, pattern = masked_rows(question, sums)
+    found = _certain(question, pooled, "masked at each site, k / 2 for what is withheld", pattern, rows, None)
+    error = 0.0
+    for at, line in enumerate(question.lines):
+        if line.counts:
+            few = sum(
+                ((own.records[at] > 0) & (own.records[at] < k)).astype(np.int64) for own in sums.values()
+            )
+            error += float(np.abs(rows[at] + few * (k / 2) - pooled.records[at]).sum())
+    return replace(found, whole=0.0, error=error, lost=0.0)
 
 
 def _certain(

@@ -46,9 +46,11 @@ class Attacked:
         theory: what he can expect at best.
         without: what he has without the attack.
         p: the chance of doing so well against an engine that keeps its promise.
+        least: the p of an attacker who makes no error at all: what the attack could have shown.
         values: how many values, or guesses, went into it.
         answers: distinct releases that he had, of `requests` that he made.
-        owed: ε that these releases cost, and `paid` the least that a silo's ledger has for all sessions.
+        owed: ε that all releases of the run cost, and `paid` the least that a silo's ledger has for all
+            sessions.
     """
 
     by: str
@@ -57,6 +59,7 @@ class Attacked:
     theory: float
     without: float
     p: float
+    least: float
     values: int
     answers: int
     requests: int
@@ -109,14 +112,14 @@ def averaging(run: Run, asks: Sequence[str | None]) -> Attacked:
 
     found = _judge(each, combined, law)
     times = len(released)
-    deviation = each[0][0].law.deviation
     return Attacked(
         "averaging",
         "root mean square error of a count",
         found.error / times,
-        deviation / sqrt(times),
-        deviation,
+        found.whole / times,
+        found.whole / sqrt(times),
         found.p,
+        found.least,
         found.values,
         times,
         sum(len(run.of(ask)) for ask in asks),
@@ -138,14 +141,14 @@ def differencing(run: Run, ask: str | None, other: str | None) -> Attacked:
         return np.abs(np.arange(-reach, reach + 1)), chances
 
     found = _judge(pair, combined, law)
-    one, two = (each[0].law.deviation for each in pair)
     return Attacked(
         "differencing",
         "root mean square error of a difference",
         found.error,
-        sqrt(one**2 + two**2),
-        sqrt(one**2 + two**2),
+        found.whole,
+        found.whole,
         found.p,
+        found.least,
         found.values,
         2,
         len(run.of(ask)) + len(run.of(other)),
@@ -177,17 +180,17 @@ def subtraction(run: Run, ask: str | None, party: str) -> Attacked:
         return np.abs(of[0].support), of[0].given(starts[0])
 
     found = _judge([each], combined, law)
-    deviation = each[0].law.deviation
     return Attacked(
         "subtraction",
         "root mean square error of the others' count",
         found.error,
-        deviation,
-        deviation,
+        found.whole,
+        found.whole,
         found.p,
+        found.least,
         found.values,
         1,
-        1,
+        len(run.of(ask)),
         *ledger(run),
     )
 
@@ -217,9 +220,10 @@ def membership(run: Run, ask: str | None, seed: int) -> Attacked:
         advantage(epsilon),
         0.0,
         float(stats.binom.sf(right - 1, tried, best_accuracy(epsilon))),
+        best_accuracy(epsilon) ** tried,
         tried,
         1,
-        1,
+        len(run.of(ask)),
         *ledger(run),
     )
 
@@ -278,8 +282,12 @@ def _same_cells(each: Sequence[Sequence[_Counts]]) -> None:
 
 @dataclass(frozen=True)
 class _Found:
+    """`error` is the root mean square of what there was, `whole` that of noise where nothing is hidden."""
+
     error: float
+    whole: float
     p: float
+    least: float
     values: int
 
 
@@ -294,10 +302,12 @@ def _judge(
     their size, from where the releases' noise starts.
     """
     scores, sizes = [], []
+    squares = 0.0
     for members in zip(*each, strict=True):
         seen = np.all([member.shown for member in members], axis=0)
         errors = combined(members)[seen]
         sizes.append(errors)
+        squares += errors.size * sum(member.law.deviation**2 for member in members)
         starts = np.stack([member.starts[seen] for member in members])
         kinds, times = np.unique(starts, axis=1, return_counts=True)
         for kind, often in zip(kinds.T.tolist(), times.tolist(), strict=True):
@@ -305,5 +315,6 @@ def _judge(
     whole = np.concatenate(sizes)
     if not whole.size:
         raise LookupError("no value is shown in every answer")
-    below, _ = tails(scores, int(np.abs(whole).sum()))
-    return _Found(float(np.sqrt(np.mean(whole**2))), below, whole.size)
+    p, least = (tails(scores, found)[0] for found in (int(np.abs(whole).sum()), 0))
+    error, law_error = float(np.sqrt(np.mean(whole**2))), sqrt(squares / whole.size)
+    return _Found(error, law_error, p, least, whole.size)

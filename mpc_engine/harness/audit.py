@@ -31,7 +31,11 @@ from mpc_engine.party.proposal import propose
 from mpc_engine.release.plan import Line, Plan
 
 LEVEL: Final = 1e-6
-"""One minus the confidence of every bound here: how often a right engine is convicted."""
+"""One minus the confidence of each bound here; of the two of an audit, at most twice that is the chance that
+a right engine is convicted."""
+
+REACH: Final = 32
+"""How far from the true counts values are told apart in events."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -136,7 +140,7 @@ def audit(values: Floats, truth: Integers, line: Line, coins: bool, level: float
     without, holding = values[truth == count], values[truth == count + 1]
     delta = float(line.allotment.table.truncation_delta)
     stated = float(line.allotment.table.epsilon)
-    seen = event_sets(without, holding, delta, level)
+    seen = event_sets(without, holding, count, delta, level)
     guessed = None
     if coins:
         both = np.concatenate([without, holding])
@@ -154,15 +158,16 @@ def paired_count(truth: Integers) -> int:
     return int(often.argmax())
 
 
-def event_sets(without: Floats, holding: Floats, delta: float, level: float = LEVEL) -> Bound:
+def event_sets(without: Floats, holding: Floats, count: int, delta: float, level: float = LEVEL) -> Bound:
     """Return the greatest lower bound on ε over all events, both directions and sizes of sample.
 
-    With a chance of at most `level` it exceeds the true ε. For p = P(event), at confidence 1 − `level` shared
+    `without` are the values of cells of `count` patients, `holding` those of cells of one more. With a chance
+    of at most `level` the bound exceeds the true ε. For p = P(event), at confidence 1 − `level` shared
     between all events and the two sides: ε ≥ log((p_low − δ) / p'_high).
     """
-    seen = [each[~np.isnan(each)].astype(np.int64) for each in (without, holding)]
-    least = min((int(each.min()) for each in seen if each.size), default=0)
-    most = max((int(each.max()) for each in seen if each.size), default=0)
+    # Fixed before anything is seen, as Bonferroni's inequality wants it; what lies beyond counts as the end.
+    least, most = count - REACH, count + 1 + REACH
+    seen = [np.clip(each[~np.isnan(each)], least, most).astype(np.int64) for each in (without, holding)]
     tallied = []
     for each, all_of_them in zip(seen, (without, holding), strict=True):
         equal = np.bincount(each - least, minlength=most - least + 1)

@@ -88,14 +88,18 @@ def findings(views: Sequence[View], secrets: Sequence[Secret]) -> list[Finding]:
     ]
     drawn = [row for view in views for row in view.rows if row.what == "drawn"]
     opened = list(_openings(views[0]))
-    return [
+    found = [
         _finding("uniformity", (test for row in (*rows, *opened) for test in _uniform(row))),
         _finding("independence", _independence((*rows, *opened), secrets, plan)),
-        _finding("drawn", _independence(drawn, [s for s in secrets if s.name == "noise"], plan)),
         _finding("streams", _differences(rows)),
         _finding("repeats", _repeats(views, members)),
-        _finding("discriminant", _discriminants(views[0]) if plan.computing == 3 else ()),
     ]
+    if min(members) > plan.computing:  # who brings counts only draws no noise and opens nothing
+        return found
+    found.append(_finding("drawn", _independence(drawn, [s for s in secrets if s.name == "noise"], plan)))
+    if plan.computing == 3:  # with more parties the test does not apply, and nothing is said of it
+        found.append(_finding("discriminant", _discriminants(views[0])))
+    return found
 
 
 def across(views: Sequence[Sequence[View]]) -> Finding:

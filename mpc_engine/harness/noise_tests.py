@@ -221,6 +221,8 @@ class Comparison:
 
     Root mean squares are relative to the ideal noise of one draw. ``variation`` is the greatest total
     variation distance, exact, of a noise table from the ideal; None where no table is short enough.
+    ``exact`` is the standard deviation of noise at each site in that of the release's noise table, of all
+    tables the one that is furthest from theory.
     """
 
     values: int
@@ -232,6 +234,7 @@ class Comparison:
     p_alike: float
     p_local: float
     variation: Fraction | None
+    exact: float
 
     @property
     def factor(self) -> float:
@@ -281,7 +284,17 @@ def compare(releases: Sequence[Shown], silos: int) -> Comparison:
         alike,
         float(2 * stats.norm.sf(abs(off))),
         greatest_variation(releases[0].question),
+        _exact_factor(releases[0].question, silos),
     )
+
+
+def _exact_factor(question: Question, silos: int) -> float:
+    """Return by how much noise at each site is larger than the noise tables', where that is furthest off."""
+    factors = [
+        math.sqrt(silos * ideal_variance(per_unit(line)) / float(line.allotment.table.variance))
+        for line in question.lines
+    ]
+    return max(factors, key=lambda factor: abs(factor - math.sqrt(silos)))
 
 
 def _untouched(release: Shown, at: int) -> Integers:

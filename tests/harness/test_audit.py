@@ -52,7 +52,7 @@ def bounds(noise: tuple[np.ndarray, np.ndarray], count: int = 5) -> tuple[float,
     zeros = np.zeros_like(noise[0])
     one, two = values(zeros + count, noise[0]), values(zeros + count + 1, noise[1])
     right = (~guesses(one, count)).sum() + guesses(two, count).sum()
-    found = event_sets(one, two, DELTA)
+    found = event_sets(one, two, count, DELTA)
     return found.epsilon, one_run(int(right), one.size + two.size, DELTA).epsilon
 
 
@@ -105,7 +105,7 @@ def test_false_alarms_are_as_rare_as_the_level_says() -> None:
     for one, two in noise:
         shown = values(5 + 0 * one, one), values(6 + 0 * two, two)
         right = int((~guesses(shown[0], 5)).sum() + guesses(shown[1], 5).sum())
-        alarms[0] += event_sets(*shown, DELTA, 0.05).epsilon > 1
+        alarms[0] += event_sets(*shown, 5, DELTA, 0.05).epsilon > 1
         alarms[1] += one_run(right, 800, DELTA, 0.05).epsilon > 1
     assert max(alarms) <= stats.binom.isf(1e-4, 600, 0.05)
     assert alarms[1] >= 5  # guessing attains the bound, so the level is used
@@ -125,8 +125,8 @@ def test_one_run_is_the_least_epsilon_not_rejected(tried: int, share: float, lev
 
 def test_a_delta_too_large_leaves_no_bound() -> None:
     assert one_run(100, 100, 1.0).epsilon == 0
-    assert event_sets(np.full(100, 5.0), np.full(100, 9.0), 1.0).epsilon == 0
-    assert event_sets(np.full(100, np.nan), np.full(100, np.nan), 0.0).epsilon == 0
+    assert event_sets(np.full(100, 5.0), np.full(100, 9.0), 5, 1.0).epsilon == 0
+    assert event_sets(np.full(100, np.nan), np.full(100, np.nan), 5, 0.0).epsilon == 0
 
 
 def test_exact_bounds_are_those_of_all_probabilities() -> None:

@@ -147,9 +147,7 @@ def test_the_chapter_tells_declared_and_measured_and_what_follows(
     place = list(table.columns).index("10,000 cells")
     seconds = links["UK–US, 80 ms, 100 Mbit/s"][place]
     compute = Compute.measured({phase.name: 0.1 / len(PHASES) for phase in PHASES}, plan.cells)
-    by_hand = (
-        0.8 + plan.sent_bytes / 3 / plan.cells * 10_000 * 1500 / 1448 / 12.5e6 + compute.seconds(10_000)
-    )
+    by_hand = 0.8 + plan.sent_bytes / 3 / plan.cells * 10_000 * 1500 / 1448 / 12.5e6 + compute.seconds(10_000)
     assert seconds == pytest.approx(by_hand)
 
 

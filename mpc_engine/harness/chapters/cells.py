@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mpc_engine.dp.accounting import publication_probability
 from mpc_engine.dp.calibrate import MOST_COMPARED_BITS, total_variation
-from mpc_engine.harness.alternatives import Kept, classes, ideal_variance, kept, per_unit
+from mpc_engine.harness.alternatives import Kept, classes, guessed, ideal_variance, kept, per_unit
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.chapters.answered import Answered
 from mpc_engine.harness.noise_tests import compare
@@ -16,7 +18,10 @@ from mpc_engine.harness.report.charts import bars
 def left(answered: Answered) -> list[Block]:
     """Return what is left of the table under each way, in expectation, and of the first release as it was."""
     question = answered.question
-    ways = [*kept(question, answered.sums), _as_it_was(answered)]
+    first, *others = kept(question, answered.sums)
+    known = others[0]
+    read = replace(guessed(question, answered.sums), whole=first.whole)
+    ways = [first, read, *others, _as_it_was(answered)]
     none, few, enough = classes(question, answered.pooled)
     k = question.guarantee.threshold
     columns = [
@@ -44,7 +49,7 @@ def left(answered: Answered) -> list[Block]:
         ]
         for way in ways
     ]
-    drawn = [way for number, way in enumerate(ways) if number != 1]  # whole cells alone lose nearly all
+    drawn = [way for way in ways if way is not known]  # whole cells alone lose nearly all
     return [
         Table(
             "What is left of the table: groups shown by true number of patients, and those shown whole; then "
@@ -53,6 +58,7 @@ def left(answered: Answered) -> list[Block]:
             rows,
             dict.fromkeys(columns[2:], ".1f"),
         ),
+        _sites(answered),
         bars(
             "Absolute error of the whole table",
             [way.name for way in drawn],
@@ -63,6 +69,27 @@ def left(answered: Answered) -> list[Block]:
             axis="records",
         ),
     ]
+
+
+def _sites(answered: Answered) -> Table:
+    """Return what each site could tell of the table by itself."""
+    question, k = answered.question, answered.question.guarantee.threshold
+    guards = [at for at, line in enumerate(question.lines) if line.guard]
+    whole = sum(int(answered.pooled.records[at].sum()) for at in guards)
+    rows: list[list[Cell]] = []
+    for name, own in answered.sums.items():
+        patients = np.concatenate(own.patients)
+        records = sum(int(own.records[at].sum()) for at in guards)
+        masked = sum(int(np.where(own.records[at] < k, 0, own.records[at]).sum()) for at in guards)
+        rows.append(
+            [name, records, int((patients > 0).sum()), int((patients >= k).sum()), masked, whole - records]
+        )
+    return Table(
+        "Each site alone: records in the groups, groups that hold anybody, and those that it may show",
+        ["site", "records", "groups held", f"groups of {k}+", "records after masking", "records elsewhere"],
+        rows,
+        dict.fromkeys(["records", "records after masking", "records elsewhere"], ",d"),
+    )
 
 
 def _as_it_was(answered: Answered) -> Kept:

@@ -79,7 +79,9 @@ def _sizes(run: Run, asked: list[Asked], plans: Mapping[str, Plan]) -> Table:
                 max((int(meter["control_rounds"]) for meter in computing), default=None),
                 plan.sent_bytes,
                 sent,
-                None if sent is None else sent / plan.computing / plan.cells,
+                sum(int(meter["sent_bytes"]) for meter in computing) / plan.computing / plan.cells
+                if whole
+                else None,
                 None if cpu is None else cpu * 1e3,
             ]
         )
@@ -91,15 +93,15 @@ def _sizes(run: Run, asked: list[Asked], plans: Mapping[str, Plan]) -> Table:
         "control rounds",
         "bytes declared",
         "bytes sent",
-        "bytes per cell and party",
-        "CPU ms per party",
+        "bytes per cell and computing party",
+        "CPU ms per computing party",
     )
     return Table(
         "What each session took: rounds of the protocols as the plan declares them and as they were; bytes "
         "of all parties together, declared as if every cell were shown, and as sent, with control messages",
         columns,
         rows,
-        {"cells": ",d", "bytes declared": ",d", "bytes sent": ",d", "CPU ms per party": ".1f"},
+        {"cells": ",d", "bytes declared": ",d", "bytes sent": ",d", "CPU ms per computing party": ".1f"},
     )
 
 

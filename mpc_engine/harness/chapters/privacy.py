@@ -32,7 +32,7 @@ def privacy(run: Run) -> list[Block]:
         released = list(distinct(run, [ask.name for ask in run.scenario.asks]).values())
     except LookupError:
         return []
-    blocks: list[Block] = [_parameters(run, released), _statement(run, released[0]), _bounds(run, released)]
+    blocks: list[Block] = [_parameters(run, released), *_statements(run, released), _bounds(run, released)]
     for part in (_audits, _attacks, _coalitions):
         blocks += part(run)
     return [*blocks, *_seen(run), _openings(released)]
@@ -62,9 +62,10 @@ def _parameters(run: Run, released: list[Asked]) -> Table:
     )
 
 
-def _statement(run: Run, asked: Asked) -> Text:
-    statement = plan_of(run, asked).guarantee.statement()
-    return Text(f"{statement[0].upper()}{statement[1:]}.")
+def _statements(run: Run, released: list[Asked]) -> list[Text]:
+    """Return what is promised of the releases, each promise once."""
+    found = dict.fromkeys(plan_of(run, asked).guarantee.statement() for asked in released)
+    return [Text(f"{statement[0].upper()}{statement[1:]}.") for statement in found]
 
 
 def _bounds(run: Run, released: list[Asked]) -> Table:
@@ -210,7 +211,14 @@ def _attacks(run: Run) -> list[Block]:
         {"achieved": [each.achieved for each in found], "theory": [each.theory for each in found]},
         axis="root mean square error in patients, or advantage",
     )
-    return [table, picture]
+    if not any(each.by == "subtraction" for each in found):
+        return [table, picture]
+    words = (
+        "What is left of a release after a silo's own counts are taken off errs by just what the release "
+        "errs: so much is "
+        "arithmetic, and the same for every silo. What is tested is that this is the whole noise."
+    )
+    return [table, picture, Text(words, "note")]
 
 
 def _coalitions(run: Run) -> list[Block]:
@@ -277,7 +285,7 @@ def _openings(released: list[Asked]) -> Table:
         for opening in (asked.release or {})["openings"]:
             opened[str(opening["section"]), str(opening["what"])] += int(opening["opened"])
     return Table(
-        "All that was opened, in all releases together; nothing else ever is",
+        "All that was opened for the releases, by their own account, together",
         ("section", "what", "values"),
         [[section, what, number] for (section, what), number in opened.items()],
         {"values": ",d"},

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
+from mpc_engine.harness.ledgers import SPENT
 from mpc_engine.harness.notice import first_notice
 from mpc_engine.harness.record import Happened, Run
 from mpc_engine.ledger.charge import micro_words
@@ -32,9 +33,31 @@ def _summary(run: Run) -> Text:
     return Text(
         f"Of {len(run.faults)} faults {len(came)} came, and others noted {len(noticed)} of them. "
         f"{released} of {len(run.asked)} requests were answered, and in the end {serving} of "
-        f"{len(run.parties)} parties served. Times are seconds "
+        f"{len(run.parties)} parties served. {_lost(run)} Times are seconds "
         + ("of virtual time." if run.stage == "memory" else "on this machine's clock.")
     )
+
+
+def _lost(run: Run) -> str:
+    """Return what was paid for and never answered, and which releases a party has not kept."""
+    answered = {asked.ticket for asked in run.asked if asked.release is not None}
+    paid = {
+        row.ticket: row.charge.micro_epsilon
+        for party in run.parties.values()
+        for row in party.sessions
+        if row.state in SPENT
+    }
+    lost = [micro for ticket, micro in paid.items() if ticket not in answered]
+    kept = [
+        sum(any(row.ticket == ticket for row in party.sessions) for party in run.parties.values())
+        for ticket in answered
+    ]
+    missing = sum(len(run.parties) - number for number in kept)
+    without = f" {missing} entries of answered sessions are missing from ledgers." if missing else ""
+    if not lost:
+        return "Nothing was lost: every session that was paid for was answered." + without
+    sessions = "1 session" if len(lost) == 1 else f"{len(lost)} sessions"
+    return f"Lost: {sessions} paid for and not answered, ε = {micro_words(sum(lost))} in all.{without}"
 
 
 def _faults(run: Run) -> Table:

@@ -32,6 +32,7 @@ MOST_CELLS: Final = 20_000
 """Cells of a release up to which its statistics are made anew from every alternative."""
 YEARS: Final = (1.0, 3.0, 5.0, 10.0)
 FEW_YEARS: Final = (1.0, 5.0)
+_NEAR: Final = 1.96
 _FAR: Final = 3.0
 """How many times further away than the release's interval a point may lie to be drawn."""
 
@@ -123,7 +124,7 @@ def _statistics(answered: Answered) -> list[Block]:
     blocks: list[Block] = [
         Table(
             "Statistics beside those of the pooled records and the alternatives: a trusted curator with "
-            f"OpenDP, noise of each site's own, masking at each site, a site alone{some}",
+            f"OpenDP and noise of each site's own, each drawn once; masking at each site; a site alone{some}",
             ["statistic", "pooled", "release", "95 % interval", *(way.name for way in held)],
             rows,
         )
@@ -232,16 +233,28 @@ def _intervals(answered: Answered) -> list[Block]:
     rows = pd.concat(tables).dropna(subset=["lcl", "ucl", "truth"])
     if rows.empty:
         return []
-    rows = rows.assign(held=(rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"]))
+    rows = rows.assign(
+        held=(rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"]),
+        near=(rows["value"] - rows["truth"]).abs() <= _NEAR * rows["se_noise"],
+    )
     found: list[list[Cell]] = [
-        [str(name), len(each), int(each["held"].sum()), 100 * float(each["held"].mean())]
+        [
+            str(name),
+            len(each),
+            int(each["held"].sum()),
+            100 * float(each["held"].mean()),
+            100 * float(each["near"].mean()) if each["se_noise"].notna().all() else None,
+        ]
         for name, each in rows.groupby("statistic", sort=False)
     ]
     return [
         Table(
-            "Stated 95 % intervals that hold the pooled truth; they allow for sampling too, so more is right",
-            ["statistic", "intervals", "hold it", "per cent"],
+            "Stated 95 % intervals that hold the pooled truth, and values that are within 1.96 stated "
+            "standard errors of the noise. Intervals of rates and curves allow for sampling too, which the "
+            "pooled truth does not show, so that they hold it more often; the noise alone is judged "
+            "by the last column",
+            ["statistic", "intervals", "hold it", "per cent", "within noise, per cent"],
             found,
-            {"per cent": ".1f"},
+            {"per cent": ".1f", "within noise, per cent": ".1f"},
         )
     ]

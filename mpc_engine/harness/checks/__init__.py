@@ -58,6 +58,8 @@ def judge(run: Run) -> list[Verdict]:
             import_module(f"{__name__}.{place}")
         try:
             found = _FOUND[type(expectation)](run, expectation)
+            if not found:
+                raise LookupError("it sets no bound")
             verdicts += [replace(verdict, kind=expectation.kind) for verdict in found]
         except (EngineError, LookupError) as error:
             claim = f"The expectation `{expectation.kind}` of {expectation.ask or first} can be looked at."

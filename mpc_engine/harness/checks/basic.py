@@ -169,9 +169,10 @@ def universal(run: Run) -> Verdict:
     """Check the universal outcome of docs/faults.md in the parties' ledgers, whatever befell them.
 
     Reasons are documented; nothing is half done; every chain holds; a session has one release at most, and
-    whatever was opened has been paid for by all parties; no question was answered twice.
+    whatever was opened has been paid for by all parties, with no less than the ε that its release states; no
+    question was answered twice.
     """
-    problems = [*_reasons(run), *_ledgers(run.parties), *_sessions(run.parties)]
+    problems = [*_reasons(run), *_ledgers(run.parties), *_sessions(run.parties), *_debits(run)]
     more = f" And {len(problems) - _MOST_TOLD} more." if len(problems) > _MOST_TOLD else ""
     return Verdict(
         "The universal outcome: documented reasons, whole ledgers, one release for a session, paid by all.",
@@ -227,3 +228,19 @@ def _sessions(parties: dict[str, PartyRecord]) -> Iterator[str]:
             yield f"The session {ticket[:8]} was opened, and {', '.join(unpaid)} had not paid."
         if len({row.charge for row in found.values()}) > 1:
             yield f"The session {ticket[:8]} did not cost all parties the same."
+
+
+def _debits(run: Run) -> Iterator[str]:
+    """Yield the releases for which a party debited less than the ε that they state."""
+    stated = {
+        asked.ticket: (asked.name, Fraction(str(asked.release["parameters"]["epsilon"])))
+        for asked in run.asked
+        if asked.release and "parameters" in asked.release
+    }
+    for ticket, (name, epsilon) in stated.items():
+        for party in run.parties.values():
+            paid = [
+                row.charge.epsilon for row in party.sessions if row.ticket == ticket and row.state in SPENT
+            ]
+            if sum(paid) < epsilon:
+                yield f"{party.name} debited less for {name} than its ε = {float(epsilon):g}."

@@ -59,7 +59,8 @@ def audit_of(run: Run, expectation: Audit) -> Sequence[Verdict]:
     cells = f"{found.without:,} cells of {found.count} patients and {found.holding:,} of {found.count + 1}"
     return [
         Verdict(
-            f"The release shows no more than its ε = {found.stated:g} (confidence 1 − {LEVEL:g}).",
+            f"The release shows no more of a record than its ε = {found.stated:g} (each bound at confidence "
+            f"1 − {LEVEL:g}).",
             found.epsilon <= found.stated,
             f"{words}, from {cells}.",
         ),
@@ -104,31 +105,40 @@ def attack(run: Run, expectation: Attack) -> Sequence[Verdict]:
             f"{found.theory:.4g} (p ≥ {expectation.p_least:g}).",
             found.p >= expectation.p_least,
             f"It is {found.achieved:.4g} over {found.values:,} values (p = {found.p:.3g}).",
-        )
+        ),
+        Verdict(
+            f"The attack could have shown more: without any noise p would be below {expectation.p_least:g}.",
+            found.least < expectation.p_least,
+            f"It would be {found.least:.2g}.",
+        ),
     ]
     if expectation.by in ("averaging", "differencing"):
         verdicts.append(
             Verdict(
-                f"Each of the {found.answers} answers was paid for, ε = {float(found.owed):g} in all.",
+                f"Each answer of the run was paid for, ε = {float(found.owed):g} in all.",
                 found.paid_for,
                 f"Every silo's ledger says at least {float(found.paid):g}.",
             )
         )
     if expectation.by == "averaging":
-        verdicts.append(_one_release(run))
+        verdicts += _one_release(run)
     return verdicts
 
 
-def _one_release(run: Run) -> Verdict:
-    """Return whether each question that was asked several times has one release."""
+def _one_release(run: Run) -> list[Verdict]:
+    """Return whether each question that was asked several times has one release; nothing if none was."""
     repeated = [ask for ask in run.scenario.asks if ask.times > 1]
+    if not repeated:
+        return []
     many = {ask.name: len(distinct(run, [ask.name])) for ask in repeated}
     times = sum(ask.times for ask in repeated)
-    return Verdict(
-        "The very same question is answered with the very same release.",
-        all(number == 1 for number in many.values()),
-        f"Asked {times} times it had {sum(many.values())}." if repeated else "None was asked twice.",
-    )
+    return [
+        Verdict(
+            "The very same question is answered with the very same release.",
+            all(number == 1 for number in many.values()),
+            f"Asked {times} times it had {sum(many.values())}.",
+        )
+    ]
 
 
 # --- coalitions -------------------------------------------------------------------------------------
@@ -178,8 +188,10 @@ def _coalition(run: Run, expectation: Attack) -> Sequence[Verdict]:
         verdicts.append(
             Verdict(
                 f"{_FAMILIES[each.family]} (p ≥ {expectation.p_least:g}).",
-                p >= expectation.p_least,
-                f"{each.tests:,} tests, p = {p:.3g} for all; the least likely: {each.worst or 'none'}.",
+                each.tests > 0 and p >= expectation.p_least,
+                f"{each.tests:,} tests, p = {p:.3g} for all; the least likely: {each.worst or 'none'}."
+                if each.tests
+                else "Nothing was there to be tested.",
             )
         )
     return verdicts

@@ -87,8 +87,8 @@ def trips(run: Run, expected: Trips) -> Verdicts:
             f"{found.weather.delay_ms:g} ms, the link's transfer time, and the job's time without delay.",
             enough and found.seconds <= most_s,
             f"It took {found.seconds * 1e3:.0f} ms; allowed were {expected.most * delay_s * 1e3:.0f} + "
-            f"{found.transfer_s * 1e3:.0f} + {found.calm_s * 1e3:.0f} = {most_s * 1e3:.0f} ms, the last of them "
-            f"the same interval's without delay (medians of {len(found.delayed)})." + short,
+            f"{found.transfer_s * 1e3:.0f} + {found.calm_s * 1e3:.0f} = {most_s * 1e3:.0f} ms, the last "
+            f"of them the same interval's without delay (medians of {len(found.delayed)})." + short,
         ),
         Verdict(
             f"The predicted time of {name} is within {expected.predicted_within:.0%} of the measured one.",

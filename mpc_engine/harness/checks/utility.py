@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from mpc_engine.errors import DocumentError, EngineError
-from mpc_engine.harness.alternatives import kept
+from mpc_engine.harness.alternatives import curator as by_curator
+from mpc_engine.harness.alternatives import guessed, kept
 from mpc_engine.harness.answers import (
     COUNTS,
     KEYS,
@@ -38,7 +40,11 @@ from mpc_engine.scenario.expectations import (
 from mpc_engine.statistics.tidy import NUMBERS
 
 MOST_VARIATION: Final = 0.001
-"""Greatest total variation distance of a noise table from the ideal noise."""
+"""Greatest total variation distance of a noise table from the ideal noise, and difference in proportion of
+its standard deviation."""
+
+DRAWS: Final = 40
+"""Releases of a trusted curator, by which intervals are judged."""
 
 
 def shown_of(run: Run, asked: Asked) -> Shown:
@@ -118,8 +124,8 @@ def pooled(run: Run, expectation: Pooled) -> Sequence[Verdict]:
             if row[name] == "":
                 continue
             wanted, rows = float(row[name]), rows + 1
-            off = abs(float(found[name]) - wanted) / max(1.0, abs(wanted))
-            if not off <= worst:
+            off = _off(float(found[name]), wanted)
+            if off > worst:
                 worst, where = off, f"{labels_of(found.to_frame().T)[0]} ({name})"
     return [
         Verdict(
@@ -129,6 +135,14 @@ def pooled(run: Run, expectation: Pooled) -> Sequence[Verdict]:
             f"The greatest difference is {worst:.2g}{', ' + where if where else ''}.",
         )
     ]
+
+
+def _off(found: float, wanted: float) -> float:
+    """Return how far a number is off, in proportion beyond 1; infinitely if only one of them is a number."""
+    if found == wanted or (found != found and wanted != wanted):
+        return 0.0
+    off = abs(found - wanted) / max(1.0, abs(wanted))
+    return off if off == off else math.inf
 
 
 @checks(Noise)
@@ -192,21 +206,47 @@ def published(run: Run, expectation: Published) -> Sequence[Verdict]:
 
 @checks(Coverage)
 def coverage(run: Run, expectation: Coverage) -> Sequence[Verdict]:
-    """Return whether stated intervals hold the pooled truth often enough, over all releases."""
-    held, intervals = 0, 0
-    for asked in releases_of(run, expectation.ask):
-        rows = beside(true_table(run, asked), released_table(run, asked))
-        rows = rows[rows["statistic"] == expectation.statistic].dropna(subset=["lcl", "ucl", "truth"])
-        held += int(((rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"])).sum())
-        intervals += len(rows)
-    p = float(stats.binom.cdf(held, intervals, expectation.stated)) if intervals else 0.0
+    """Return whether stated intervals hold the pooled truth often enough, in all releases and in many draws.
+
+    Intervals of one release depend on each other, as those of one curve do. How much their number varies is
+    therefore taken from releases that a trusted curator would make with noise of his own, whose intervals are
+    looked at themselves too.
+    """
+    stated = expectation.stated
+    answered = releases_of(run, expectation.ask)
+    question = question_of(run, answered[0])
+    sites, true = sums_of(run, answered[0], question), true_table(run, answered[0])
+    counted = [_held(true, released_table(run, each), expectation.statistic) for each in answered]
+    held, intervals = (sum(each) for each in zip(*counted, strict=True))
+    drawn = [
+        _held(true, question.finish(by_curator(question, sites).opened), expectation.statistic)
+        for _ in range(DRAWS)
+    ]
+    off = np.array([right - stated * number for right, number in drawn])
+    spread = max(float(off.std()) * math.sqrt(len(answered)), math.sqrt(intervals * stated * (1 - stated)))
+    p = float(stats.norm.cdf((held - stated * intervals) / spread)) if intervals else 0.0
+    right, number = (sum(each) for each in zip(*drawn, strict=True))
+    error = max(float(off.std()), 1e-9) / math.sqrt(DRAWS)
+    of_draws = float(stats.norm.cdf(off.mean() / error)) if number else 0.0
     return [
         Verdict(
-            f"Intervals of {expectation.statistic} hold the truth in {expectation.stated:.0%} of cases.",
+            f"Intervals of {expectation.statistic} hold the truth in {stated:.0%} of cases.",
             p >= expectation.p_least,
             f"{held} of {intervals} do; p = {p:.2g}. They allow for sampling too, so more may well do.",
-        )
+        ),
+        Verdict(
+            f"With the noise drawn anew {DRAWS} times intervals of {expectation.statistic} hold it as often.",
+            of_draws >= expectation.p_least,
+            f"{right:,} of {number:,} do, {right / max(1, number):.1%}; p = {of_draws:.2g}.",
+        ),
     ]
+
+
+def _held(true: pd.DataFrame, table: pd.DataFrame, statistic: str) -> tuple[int, int]:
+    """Return how many intervals of a statistic hold the truth, of how many there are."""
+    rows = beside(true, table)
+    rows = rows[rows["statistic"] == statistic].dropna(subset=["lcl", "ucl", "truth"])
+    return int(((rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"])).sum()), len(rows)
 
 
 @checks(Curator)
@@ -223,16 +263,21 @@ def curator(run: Run, expectation: Curator) -> Sequence[Verdict]:
             "The errors do not differ from those of a trusted curator with OpenDP at the same ε.",
             bool(found.values)
             and found.p_alike >= expectation.p_least
-            and (variation is None or variation <= MOST_VARIATION),
+            and variation is not None
+            and variation <= MOST_VARIATION,
             f"Root mean square {found.release:.3f} against {found.curator:.3f} ({found.values:,} values, "
             f"{found.draws:,} draws), p = {found.p_alike:.2g}; exact total variation distance of the noise "
             f"table from discrete Laplace {'not summed' if variation is None else format(variation, '.3g')}.",
         ),
         Verdict(
             f"Noise at each of {found.silos} sites is √{found.silos} = {found.factor:.4f} times larger.",
-            found.draws > 0 and found.p_local >= expectation.p_least,
-            f"Its root mean square is {of_curator:.3f} times a curator's and {of_release:.3f} times the "
-            f"release's; p = {found.p_local:.2g}.",
+            found.draws > 0
+            and found.p_local >= expectation.p_least
+            and abs(found.exact / found.factor - 1) <= MOST_VARIATION,
+            f"Drawn by OpenDP, its root mean square is {of_curator:.3f} times a curator's and "
+            f"{of_release:.3f} times the release's (p = {found.p_local:.2g} for the draws); its "
+            f"exact standard deviation is "
+            f"{found.exact:.4f} times that of the release's noise table.",
         ),
     ]
 
@@ -242,7 +287,8 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
     """Return whether pooling keeps so many more cells, or so much more precision, than masking at sites."""
     asked = run.released(expectation.ask)
     question = question_of(run, asked)
-    ways = kept(question, sums_of(run, asked, question))
+    sites = sums_of(run, asked, question)
+    ways, read = kept(question, sites), guessed(question, sites)
     masked, whole, mpc = ways[0], ways[1], ways[4]
     k = question.guarantee.threshold
     verdicts = []
@@ -260,10 +306,11 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
         verdicts.append(
             Verdict(
                 f"The absolute error of the table is {expectation.precision:g} times smaller than after "
-                "masking at each site.",
+                "masking at each site, what is hidden being taken as 0.",
                 masked.total >= expectation.precision * mpc.total,
                 f"Under MPC the table's absolute error is {mpc.total:.1f}, noise included, against "
-                f"{masked.total:.0f} after masking (the rest summed), {whole.total:.0f} (whole cells).",
+                f"{masked.total:.0f} after masking (the rest summed), {whole.total:.0f} (whole cells), and "
+                f"{read.total:.1f} if each count that a site withholds is read as k / 2 = {k / 2:g}.",
             )
         )
     return verdicts

@@ -20,6 +20,7 @@ from mpc_engine.errors import DocumentError
 from mpc_engine.harness.blocks import Block, Chapter, Figure, Table, Text
 from mpc_engine.harness.record import Run, Verdict
 from mpc_engine.harness.report.blocks import plain
+from mpc_engine.harness.report.words import NOTICE
 
 FORMAT: Final = "mpc-engine validation report 1"
 CHAPTERS: Final[tuple[Chapter, ...]] = get_args(Chapter)
@@ -154,7 +155,12 @@ def write_report(folder: Path, entries: Sequence[Entry], page: str) -> tuple[Pat
     """Write ``report.json`` and ``report.html``; return where they are. Raises DocumentError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fields = {"format": FORMAT, "engine": __version__, "entries": [as_fields(each) for each in entries]}
+        fields = {
+            "format": FORMAT,
+            "notice": NOTICE,
+            "engine": __version__,
+            "entries": [as_fields(each) for each in entries],
+        }
         _write(folder / "report.json", fields)
         _put(folder / "report.html", page)
     except OSError as error:

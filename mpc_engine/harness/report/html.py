@@ -10,7 +10,7 @@ from mpc_engine.harness.blocks import Chapter, Table
 from mpc_engine.harness.record import Verdict
 from mpc_engine.harness.report.blocks import block_html, emphasised, escaped, prose, region, table_html
 from mpc_engine.harness.report.document import Entry
-from mpc_engine.harness.report.words import HEADLINES, INTRODUCTIONS, LIMITS, READING
+from mpc_engine.harness.report.words import AUTHORS, HEADLINES, INTRODUCTIONS, LIMITS, NOTICE, READING
 
 _STYLE: Final = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 # Forbids scripts and everything from elsewhere, whatever a picture or a title may hold.
@@ -48,7 +48,8 @@ def _summary(entries: Sequence[Entry]) -> Iterator[str]:
     played = [entry for entry in entries if entry.played]
     yield "<header><h1>Validation report of mpc_engine</h1>"
     yield f'<p class="made">{prose(_circumstances(played))}</p></header>'
-    yield _verdict_line(played)
+    yield f'<p class="warning">{prose(NOTICE)}</p>'
+    yield _verdict_line(played, len(entries) - len(played))
     yield _tiles(played)
     yield from _failures(played)
     yield from _findings(played)
@@ -75,13 +76,15 @@ def _circumstances(played: Sequence[Entry]) -> str:
     return f"Engine {engines}. Played {when} on {machines}, in {took} altogether."
 
 
-def _verdict_line(played: Sequence[Entry]) -> str:
+def _verdict_line(played: Sequence[Entry], left: int) -> str:
+    """Return the verdict on all that was played; `left` scenarios were not."""
     failed = [entry for entry in played if not entry.holds]
     if not played:
         return '<p class="verdict fails">No scenario was played, so nothing is known.</p>'
     if not failed:
         checked = sum(len(entry.verdicts) for entry in played)
         text = f"{_many(checked, 'expectation')} of {_many(len(played), 'scenario')}"
+        text += f"; {_many(left, 'scenario')} could not be played here" if left else ""
         return f'<p class="verdict holds">✓ Everything that was expected holds: {text}.</p>'
     broken = sum(not verdict.holds for entry in failed for verdict in entry.verdicts)
     names = ", ".join(entry.name for entry in failed)
@@ -91,6 +94,8 @@ def _verdict_line(played: Sequence[Entry]) -> str:
         text += f" {_many(broken, 'expectation')} failed."
     if stopped:
         text += f" {_many(stopped, 'scenario')} could not be played to the end."
+    if left:
+        text += f" {_many(left, 'scenario')} could not be played here."
     return f'<p class="verdict fails">✗ {escaped(text)}</p>'
 
 
@@ -101,6 +106,7 @@ def _tiles(played: Sequence[Entry]) -> str:
     def most(fact: str) -> int:
         return max((entry.facts.get(fact, 0) for entry in played), default=0)
 
+    largest = max((entry.facts for entry in played), key=lambda facts: facts.get("parties", 0), default={})
     checks = sum(len(entry.verdicts) for entry in played)
     held = sum(verdict.holds for entry in played for verdict in entry.verdicts)
     tiles = [
@@ -109,8 +115,8 @@ def _tiles(played: Sequence[Entry]) -> str:
         (f"{total('released'):,} of {total('questions'):,}", "questions ended with a release"),
         (f"{most('largest'):,}", "values in the largest release"),
         (f"{total('noticed'):,} of {total('faults'):,}", "injected faults were noticed by another party"),
-        (f"{most('parties'):,}", "parties in the largest study"),
-        (f"{most('silos'):,}", "of them registries"),
+        (f"{largest.get('parties', 0):,}", "parties in the largest study"),
+        (f"{largest.get('silos', 0):,}", "of them registries"),
     ]
     inner = "".join(f'<div class="tile"><dt>{escaped(b)}</dt><dd>{escaped(a)}</dd></div>' for a, b in tiles)
     return f'<dl class="tiles">{inner}</dl>'
@@ -230,7 +236,10 @@ def _scenarios(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         yield f'<article><h3 id="s-{escaped(entry.key)}">{escaped(entry.title or entry.name)}</h3>'
         yield f'<p class="note">{_circumstance(entry)}</p>'
-        yield from (f"<p>{prose(text)}</p>" for text in entry.about.split("\n\n") if text.strip())
+        about = [text for text in entry.about.split("\n\n") if text.strip()]
+        if about:
+            yield f'<p class="note">{AUTHORS}</p>'
+        yield from (f"<p>{prose(text)}</p>" for text in about)
         if entry.skipped:
             yield f'<p class="warning">Not played: {prose(entry.skipped)}</p>'
         if entry.failed:

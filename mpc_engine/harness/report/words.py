@@ -45,7 +45,9 @@ INTRODUCTIONS: Final[Mapping[Chapter, Introduction]] = {
         "“Truth” is counted from the registered records of all parties without noise, by the code with "
         "which a silo counts; where an expectation names a reference file, that truth is checked against "
         "published software. Expected errors come from the exact noise tables where they can, otherwise "
-        "from simulated draws whose number is stated. “Trusted curator” is OpenDP at the same ε.",
+        "from simulated draws whose number is stated; in tables of single statistics curator and local noise "
+        "are drawn once, as a release is. “Trusted curator” is OpenDP at the same ε. Masking leaves out at "
+        "each site the counts of 1 to k − 1; what is hidden counts as 0, unless the table says otherwise.",
         frozenset({"truth", "pooled", "noise", "published", "coverage", "curator", "keeps"}),
     ),
     "privacy": Introduction(
@@ -57,12 +59,13 @@ INTRODUCTIONS: Final[Mapping[Chapter, Introduction]] = {
             "its numbers. Here attackers try: they ask again and again, compare two questions that differ "
             "by few patients, subtract what they know already, guess whether somebody is among the "
             "patients, or collect everything that passes through a party. What they achieve stands beside "
-            "the most that theory grants them; more would be a fault.",
+            "the most that theory grants them; more, beyond what chance explains, would be a fault.",
             "An attack that fails proves nothing by itself. The proofs are in the protocols and in the "
             "verified noise tables; the attacks would show a mistake in building them.",
         ),
         "Empirical ε is a lower bound with its confidence; it can be far below the stated ε without "
-        "anything being wrong, so each audit must also show that it would have found a fault (its power). "
+        "anything being wrong, so each audit and each attack must also show that it would have found a fault "
+        "(its power): what there would be without noise. "
         "Intervals are Clopper–Pearson's, corrected for the number of event sets. The noise is the "
         "operating system's in every run: only schedules, records and the attackers' coins follow a "
         "scenario's seed.",
@@ -106,9 +109,19 @@ INTRODUCTIONS: Final[Mapping[Chapter, Introduction]] = {
 HEADLINES: Final = ("keeps", "curator", "coverage", "audit", "attack", "detected", "trips", "cost")
 """Kinds of expectations whose findings are among the first things to read, in this order."""
 
+NOTICE: Final = (
+    "This report holds true counts beside published ones, small ones too. It may be passed on only if all of "
+    "its records are public or made up; made from a registry's own records it must stay where those must "
+    "stay, and so must `report.json` and everything else in its folder."
+)
+"""What whoever holds a report must know first; it is in `report.json` too."""
+AUTHORS: Final = "As its author describes it, written before it was played:"
+
 READING: Final = (
-    "Every number in this report was computed from the runs it lists, by the commands it lists; none was "
-    "written by hand. `report.json` beside this page holds the same numbers.",
+    "Every number in the tables, pictures and findings of this report was computed from the runs it lists, "
+    "by the commands it lists; none was written by hand. What introduces a chapter or a scenario was written "
+    "beforehand: it says what is looked for, and no run has confirmed it unless a finding says so. "
+    "`report.json` beside this page holds the same numbers.",
     "A *scenario* is a study: registries with their records, a helper perhaps, questions, a network, and "
     "what goes wrong. An *expectation* is what must come of it. A *stage* is where it was played: `memory` "
     "is one process on a clock of its own, `processes` is one process per party on one machine with real "
