@@ -42,13 +42,13 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 demo: venv
 	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms
 
-# As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
+# Four processes, for many tests mostly wait; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 # The part of the tests in which faults befall real processes: kills, signals, disks.
 faults: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal tests/faults $(PYTEST_ARGS)
 
 check: venv
 	$(BIN)/ruff check $(SOURCES)

@@ -1,7 +1,7 @@
 """Every scenario of this folder is a test: `pytest scenarios/`.
 
-It is played in the first of its stages that can be had here, or where `--scenario-stage` says. Those that
-take long (without ``ci``) are left out unless `--all-scenarios`.
+It is played in one process if it can be, else in the first of its stages that can be had here, or where
+`--scenario-stage` says. Those that take long (without ``ci``) are left out unless `--all-scenarios`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class ScenarioItem(pytest.Item):
         if not (scenario.ci or self.config.getoption("--all-scenarios")):
             pytest.skip("takes long: --all-scenarios plays it too")
         wanted: Stage | None = self.config.getoption("--scenario-stage")
+        if wanted is None and "memory" in scenario.runs_in:
+            wanted = "memory"
         stage, why = programme.place(scenario, wanted)
         if why:
             pytest.skip(why)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mpc_engine.harness.report.document import Entry
 
 commands = typer.Typer(
-    help="Play whole studies with faults and networks; measure and report.",
+    help="Play studies with faults; measure and report.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

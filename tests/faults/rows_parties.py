@@ -218,7 +218,11 @@ PARTIES: Final = (
         "F36",
         "a party away for days at the end",
         "the release can be fetched all the time; stored shares are destroyed only when all have it",
-        ("scenarios/offline_for_a_day", "ledger/sessions::who_has_stored_the_release"),
+        (
+            "scenarios/offline_for_a_day",
+            "harness/memory::a_party_is_away_for_hours_before_it_has_stored_the_release",
+            "ledger/sessions::who_has_stored_the_release",
+        ),
         "simulator, ledger",
     ),
 )

@@ -59,7 +59,7 @@ def test_declassification_has_one_caller() -> None:
 
 def test_reconstruction_happens_in_openings_only() -> None:
     assert places("reconstruct_") == {
-        "reconstruct_bits": {"protocols/opening.py"},
+        "reconstruct_bits": {"protocols/opening.py", "harness/coalition.py"},  # the harness as an attacker
         "reconstruct_counts": {"protocols/opening.py", "release/declassify.py"},
     }
     assert places("exchange_all") == {"exchange_all": {"protocols/opening.py"}}
@@ -79,9 +79,10 @@ def modules_used(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_generator_with_a_seed(path: Path) -> None:
     banned = {"random", "numpy.random", "np.random", "pickle"}
-    if not name_of(path).startswith("estimators/"):  # formulas on what is published already
+    if not name_of(path).startswith(("estimators/", "harness/")):  # formulas on what is published already
         banned.add("scipy")
-    if name_of(path).startswith("silo/dummy/"):  # made-up records for trying things out, the same every time
+    # Made-up records for trying things out, schedules and attackers' coins, the same every time.
+    if name_of(path).startswith(("silo/dummy/", "harness/")):
         banned -= {"random", "numpy.random", "np.random"}
     used = {
         m for m in modules_used(tree_of(path)) if m in banned or m.startswith(tuple(b + "." for b in banned))
@@ -96,7 +97,7 @@ def test_made_up_records_are_made_for_people_only() -> None:
         for path in FILES
         if any(module.startswith("mpc_engine.silo.dummy") for module in modules_used(tree_of(path)))
     }
-    people = ("silo/dummy/", "cli/", "client/preview.py", "scenario/trial/")
+    people = ("silo/dummy/", "cli/", "client/preview.py", "scenario/trial/", "harness/")
     assert all(name.startswith(people) for name in users), users
 
 
@@ -117,6 +118,16 @@ def test_randomness_enters_in_few_places() -> None:
         "party/session.py",
         "party/sequencer.py",
     }, drawing
+
+
+def test_the_engine_knows_nothing_of_the_harness() -> None:
+    """Its seeds, taps and faults are out of reach of whatever runs in a registry."""
+    users = {
+        name_of(path)
+        for path in FILES
+        if any(module.startswith("mpc_engine.harness") for module in modules_used(tree_of(path)))
+    }
+    assert all(name.startswith(("harness/", "cli/scenario.py", "cli/catalogue.py")) for name in users), users
 
 
 def floats(tree: ast.Module) -> Iterator[str]:
