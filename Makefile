@@ -2,7 +2,7 @@
 #
 #   make demo     two registries and a helper on this machine: one suppressed, noised table
 #   make test     the tests              make check    style, types, layers, generated code
-#   make faults   only the fault matrix   (part of make test: kills, signals, disks)
+#   make faults   the whole fault matrix (kills, signals, disks; four minutes)
 #   make bench    the benchmarks         make lock     renew requirements.lock
 #
 # Another interpreter: make test PYTHON=python3.12 (after `make clean`, when .venv exists already).
@@ -42,13 +42,13 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 demo: venv
 	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms
 
-# Four processes, for many tests mostly wait; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
+# As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
-# The part of the tests in which faults befall real processes: kills, signals, disks.
+# All faults that befall real processes, everywhere: kills, signals, disks. `make test` plays some of them.
 faults: venv
-	$(BIN)/python -m pytest -n 4 --dist worksteal tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal --whole-matrix tests/faults $(PYTEST_ARGS)
 
 check: venv
 	$(BIN)/ruff check $(SOURCES)

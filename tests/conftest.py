@@ -18,3 +18,8 @@ def tmp_path() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the fault matrix; see `tests/faults/conftest.py`."""
+    parser.addoption("--whole-matrix", action="store_true", help="every case of the fault matrix")

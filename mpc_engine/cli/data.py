@@ -11,7 +11,6 @@ from mpc_engine.cli.terminal import err, out
 from mpc_engine.documents import load
 from mpc_engine.errors import DataError, DocumentError
 from mpc_engine.party.config import PartyConfig
-from mpc_engine.silo.mapping import load_mapping
 
 commands = typer.Typer(
     help="Check and register a silo's records.", no_args_is_help=True, rich_markup_mode=None
@@ -27,6 +26,7 @@ MappingOption = Annotated[
 def check(config: ConfigOption = None, mapping: MappingOption = None) -> None:
     """Check every row against mapping and codebook, and say what does not fit."""
     # Imported here, for the other commands need not load the table libraries.
+    from mpc_engine.silo.mapping import load_mapping
     from mpc_engine.silo.register import check as check_rows
 
     document, codebook = load_mapping(_mapping(config, mapping))

@@ -10,7 +10,6 @@ import typer
 from mpc_engine.cli.terminal import err, out
 from mpc_engine.codebook import load_codebook
 from mpc_engine.errors import DocumentError
-from mpc_engine.silo.mapping import load_mapping
 
 
 def dummy(
@@ -42,6 +41,8 @@ def dummy(
         if mapping is None:
             mapped_at = write_records(agreed, file, rows, seed, records_per_patient)
         else:
+            from mpc_engine.silo.mapping import load_mapping
+
             if load_mapping(mapping)[1].digest() != agreed.digest():
                 raise DocumentError(f"{mapping}: is for another codebook than {codebook}")
             mapped_at = write_source(mapping, agreed, file, rows, seed, records_per_patient)

@@ -83,7 +83,7 @@ def run_scenarios(
 ) -> None:
     """Play scenarios, by default all in the folder scenarios, judge them, and write report.html and .json.
 
-    Exits with 1 if one does not come out as expected, after playing the others.
+    Exits with 1 if one does not come out as expected, after playing the others, or if none could be played.
     """
     from mpc_engine.harness import programme
 
@@ -104,7 +104,8 @@ def run_scenarios(
         if entries:
             _write_report(folder)
     _conclude(entries, time.monotonic() - began)
-    if not all(entry.holds for entry in entries if entry.played):
+    played = [entry for entry in entries if entry.played]
+    if not played or not all(entry.holds for entry in played):
         raise typer.Exit(FAILED)
 
 
@@ -180,7 +181,9 @@ def _conclude(entries: Sequence[Entry], took_s: float) -> None:
     show("Verdicts", ("scenario", "stage", "expectations", "took", ""), rows, left=("scenario", "stage", ""))
     played = [entry for entry in entries if entry.played]
     failed = [entry.name for entry in played if not entry.holds]
-    if failed:
+    if not played:
+        say("Nothing was played.", style="bold red")
+    elif failed:
         say(f"{len(failed)} of {len(played)} failed: {', '.join(failed)}.", style="bold red")
     else:
         say(

@@ -26,7 +26,6 @@ from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.party.proposal import propose
 from mpc_engine.release.plan import Member
 from mpc_engine.scenario.document import Scenario
-from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.statistics.presets import load_query
 
 Event = dict[str, Any]
@@ -95,6 +94,9 @@ def _check_documents(scenario: Scenario) -> None:
         for party in scenario.ordered
     )
     propose(query, codebook, members).plan()
+    # Imported here, for the commands that only name this module need not load the table libraries.
+    from mpc_engine.silo.mapping import load_mapping
+
     for party in scenario.party:
         if party.mapping is not None:
             load_mapping(scenario.path(party.mapping))

@@ -115,7 +115,7 @@ def test_a_run_that_passes_and_one_that_fails(write: Write, tmp_path: Path) -> N
 def test_what_cannot_be_played_is_skipped_with_the_reason(write: Write, tmp_path: Path) -> None:
     write("only")
     done = command("run", "studies", "--in", "network", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1 and "Nothing was played." in done.stdout, done.stderr
     assert "only: not played: it is not made for network: its runs_in says memory, processes" in done.stderr
     (entry,) = read_entries(tmp_path / "out")
     assert entry.skipped and not entry.holds
