@@ -24,7 +24,7 @@ committed; **U4** the party serves, and answers a fresh question; **U5** nothing
 task, stream, file descriptor or memory of a session.
 
 `tests/docs/test_named_tests.py` checks that each row is here and that each test exists. All of them pass in
-`make faults`, which kills at every named place, at every party and at every sync call, and takes four minutes;
+`make faults`, which kills at every named place, at every party and at every sync call, in four minutes;
 `make test` plays every sixth of the cases that take long. Those marked *strace* or *mount* are skipped, with
 the reason, where tracing or mounting is not permitted.
 
