@@ -209,7 +209,7 @@ def _attacks(run: Run) -> list[Block]:
         "would be a leak",
         names,
         {"achieved": [each.achieved for each in found], "theory": [each.theory for each in found]},
-        axis="root mean square error in patients, or advantage",
+        axis="error in patients, or advantage",
     )
     if not any(each.by == "subtraction" for each in found):
         return [table, picture]
