@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 LONG = ("test_clients", "test_counting", "test_disks", "test_killed", "test_signals")
 ONE_IN = 6
 WHOLE = ("test_a_kill_at_every_sync_call_of_a_release", "test_a_frozen_party_is_noticed_in_time")
-"""Tests of those that wait longest; the ledger's and the transport's own go through the same in `make test`."""
+"""Those that wait longest; tests of the ledger and the transport go through the same in `make test`."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
