@@ -6,10 +6,12 @@ Packets take as long, and are lost as often, as the scenario's network says. All
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -157,31 +159,27 @@ class NetworkStage(ProcessStage):
                 await self._measure(expected)
 
     async def _measure(self, expected: Trips) -> None:
-        """Ask a question again under other titles, with delay and then without; each time once to warm up."""
+        """Ask a question again under other titles, in turn with delay and without.
+
+        In turn, so that a slow minute of the machine is in both times; each time twice, for the first finds
+        connections that know the other weather.
+        """
         asks = {each.name: each for each in self.scenario.asks}
         ask = asks[expected.ask or self.scenario.asks[0].name]
         if ask.name in self._trips or ask.name not in self._queries:
             return
-        found = self._trips[ask.name] = {}
-        numbers = iter(range(_FIRST_EXTRA, _FIRST_EXTRA + 100))
-        for calm in (False, True):
-            await asyncio.to_thread(self._set_weather, calm)
-            before: dict[tuple[str, str], dict[str, int]] = {}
-            sessions: list[Timeline] = []
-            for turn in range(expected.runs + 1):
-                self.show(f"measuring {ask.name}, {'without delay' if calm else 'with delay'}: {turn}")
-                timeline = await self._one(ask, next(numbers))
-                if turn == 0:
-                    before = await asyncio.to_thread(self._wires.traffic)
-                elif timeline is not None:
-                    sessions.append(timeline)
-            after = await asyncio.to_thread(self._wires.traffic)
-            found["calm" if calm else "delayed"] = {
-                "seconds": [each.seconds for each in sessions],
-                "phases": _medians([each.phases() for each in sessions]),
-                "busiest_bytes": max(after[pair]["bytes"] - before[pair]["bytes"] for pair in after)
-                / expected.runs,
-            }
+        numbers = itertools.count(_FIRST_EXTRA)
+        weathers = {"delayed": _Sessions(), "calm": _Sessions()}
+        for turn in range(1, expected.runs + 1):
+            for weather, sessions in weathers.items():
+                self.show(f"measuring {ask.name}, {weather}: {turn} of {expected.runs}")
+                await asyncio.to_thread(self._set_weather, weather == "calm")
+                await self._one(ask, next(numbers))
+                before = await asyncio.to_thread(self._wires.traffic)
+                sessions.add(await self._one(ask, next(numbers)))
+                after = await asyncio.to_thread(self._wires.traffic)
+                sessions.busiest.append(max(after[pair]["bytes"] - before[pair]["bytes"] for pair in after))
+        self._trips[ask.name] = {weather: sessions.summary() for weather, sessions in weathers.items()}
         await asyncio.to_thread(self._set_weather, False)
 
     async def _one(self, ask: Ask, number: int) -> Timeline | None:
@@ -201,6 +199,27 @@ class NetworkStage(ProcessStage):
             if ANALYSTS not in (one, two)
         ]
         return {**super().further(), "wires": traffic, "trips": self._trips}
+
+
+@dataclass
+class _Sessions:
+    """The sessions of one question in one weather: those that were complete, and bytes on the busiest wire."""
+
+    complete: list[Timeline] = field(default_factory=list)
+    busiest: list[int] = field(default_factory=list)
+
+    def add(self, session: Timeline | None) -> None:
+        """Add a session, unless it is None."""
+        if session is not None:
+            self.complete.append(session)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the seconds of each, the median of each phase, and the median of bytes."""
+        return {
+            "seconds": [each.seconds for each in self.complete],
+            "phases": _medians([each.phases() for each in self.complete]),
+            "busiest_bytes": statistics.median(self.busiest),
+        }
 
 
 def _medians(phases: list[dict[str, float]]) -> dict[str, float]:
