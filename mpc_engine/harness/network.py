@@ -203,7 +203,7 @@ class NetworkStage(ProcessStage):
 
 @dataclass
 class _Sessions:
-    """The sessions of one question in one weather: those that were complete, and bytes on the busiest wire."""
+    """One question's sessions in one weather: those that were complete, and bytes on the busiest wire."""
 
     complete: list[Timeline] = field(default_factory=list)
     busiest: list[int] = field(default_factory=list)

@@ -31,6 +31,7 @@ from mpc_engine.ledger.rows import HOLDING, PUBLISHING, SessionRow
 from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.account import charge_of
+from mpc_engine.party.declining import Declining, public
 from mpc_engine.party.desk import SEQUENCER, Desk, submission_of
 from mpc_engine.party.failpoints import reach
 from mpc_engine.party.journal import Journal
@@ -77,8 +78,8 @@ class Runner:
         self._ended, self._changed = ended, changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._why: dict[str, EngineError] = {}
+        self._declining = Declining(post, situation, journal)
         self._stopping = False
-        self._cut_off: list[str] = []
         self._unlinked: set[str] = set()  # sessions without a link, which would break with a peer
         self.phases: dict[str, str] = {}
         """By ticket, the phase of each session that runs."""
@@ -101,7 +102,7 @@ class Runner:
         for row in self._ledger.sessions(*HOLDING):
             with self._post.transaction() as tx:
                 tx.abort(row.ticket, StoppedError.reason, "the party was stopped")
-            self._cut_off.append(row.ticket)
+            self._declining.cut_off(row.ticket)
         publishing = self._ledger.sessions(*PUBLISHING)
         self._check_roster(publishing)
         for ticket in self._keys.tickets() - {row.ticket for row in publishing}:
@@ -167,14 +168,7 @@ class Runner:
         try:
             self.begin(begin)
         except EngineError as error:
-            self._decline(begin.ticket, error)
-
-    def _decline(self, ticket: str, error: EngineError) -> None:
-        here = self._situation()
-        self._journal("session.declined", ticket=ticket, reason=error.reason)
-        if here.number != SEQUENCER:
-            told = f"{here.name}: {_public(error)}"[:4000]
-            self._post.say(SEQUENCER, Declined(ticket=ticket, reason=error.reason, detail=told))
+            self._declining.decline(begin.ticket, error)
 
     def _declined(self, sender: int, declined: Declined) -> None:
         """Another party does not take part: end the session here; the sequencer's end ends it everywhere."""
@@ -190,16 +184,9 @@ class Runner:
             task.cancel()
 
     def line_up(self, peer: int) -> None:
-        """A line stands: let publishing try again, and end what a stop of this party has cut off.
-
-        The others would wait for this party until their deadline; where this message is lost they still do.
-        """
+        """A line stands: let publishing try again, and tell what a stop of this party has cut off."""
         self.publishing.line_up()
-        here = self._situation()
-        if SEQUENCER in (peer, here.number):
-            for ticket in self._cut_off:
-                words = f"{here.name} was stopped"
-                self._post.say(peer, Declined(ticket=ticket, reason=StoppedError.reason, detail=words))
+        self._declining.line_up(peer)
 
     def line_down(self, peer: int) -> None:
         """A line broke: end sessions that still wait for all to come, for one that was killed never will."""
@@ -313,11 +300,11 @@ class Runner:
         try:
             counted = await self._counter.count(query, here.codebook)
         except EngineError as error:
-            self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
+            self._declining.decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
             self._journal("session.count_failed", ticket=ticket, reason=error.reason)
             raise LocalComputeError(f"{here.name} cannot count: see its own log") from None
         except Exception as error:
-            self._decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
+            self._declining.decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
             self._journal("session.count_failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
             raise
         reach("counted")
@@ -401,28 +388,16 @@ class Runner:
 
     def _abort(self, ticket: str, failure: EngineError) -> None:
         with suppress(EngineError), self._post.transaction() as tx:
-            tx.abort(ticket, failure.reason, _public(failure)[:1000])
+            tx.abort(ticket, failure.reason, public(failure)[:1000])
             # Only here is it certain that the commit will not turn out to be durable and need its key.
             self._post.afterwards(lambda: self._keys.shred(ticket))
         self._journal("session.aborted", ticket=ticket, reason=failure.reason)
         if ticket in self._unlinked:
-            self._call_off(ticket, failure)
+            self._declining.call_off(ticket, failure)
         local = isinstance(failure, DataError | DocumentError)  # its words stay on this machine
-        self._ended(ticket, "ABORTED", LocalComputeError(_public(failure)) if local else failure)
-
-    def _call_off(self, ticket: str, failure: EngineError) -> None:
-        """Tell, where no link can, that a session will not begin: by way of the sequencer, who tells all."""
-        here = self._situation()
-        words = Declined(ticket=ticket, reason=failure.reason, detail=_public(failure)[:4000])
-        for peer in here.peers if here.number == SEQUENCER else (SEQUENCER,):
-            self._post.say(peer, words)
+        self._ended(ticket, "ABORTED", LocalComputeError(public(failure)) if local else failure)
 
 
 async def _tell(session: Session, link: Link, error: BaseException, why: EngineError | None) -> None:
     """Tell the peers why this party ends a session."""
     await session.tell(why if why is not None and isinstance(error, asyncio.CancelledError) else error)
-
-
-def _public(error: EngineError) -> str:
-    """Return what others may read of a failure: nothing of this party's own files and records."""
-    return "see its own log" if isinstance(error, DataError | DocumentError) else str(error)
