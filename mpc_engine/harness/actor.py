@@ -3,7 +3,7 @@
 Faults are files in the party's folder, written by the harness. `trap.json` names a failpoint and what happens
 to the process there; it is renamed to `sprung.json`, with the time, when it has caught. `tamper.json` names a
 section of the protocol and stays for as long as the party is to spoil what it sends there. Nothing here is
-reachable from the engine: only `mpc_engine.harness.nursery` starts it.
+reachable from the engine: only `mpc_engine.harness.children` has it started.
 """
 
 from __future__ import annotations
@@ -148,15 +148,15 @@ def lay(home: Path) -> None:
     Service._journal = noting  # type: ignore[method-assign]
 
 
-def serve(home: Path) -> int:
+def serve(home: str) -> int:
     """Serve as the party whose folder this is, until it is ended; return the exit status.
 
     That is what `mpc-engine party serve` does, which alone may not be imported here: it is a layer above.
     """
-    lay(home)
+    lay(Path(home))
     stop_on_signals()
     try:
-        return service(home / "party.json")
+        return service(Path(home) / "party.json")
     except EngineError as error:
         print(f"{error.reason}: {error}", file=sys.stderr)
         return error.exit_status

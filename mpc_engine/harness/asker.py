@@ -27,7 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mpc_engine.harness.nursery import end_with_parent, enter_network
+from mpc_engine.harness.namespaces import enter
+from mpc_engine.harness.nursery import end_with_parent
 
 _PAUSE_S: Final = 0.3
 _STEP_S: Final = 10.0
@@ -181,7 +182,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it by closing its input
     end_with_parent()
     if namespace := sys.argv[1]:
-        enter_network(namespace)
+        enter(namespace)
     # Loaded before it says that it is ready, so that the first question does not wait for it.
     import mpc_engine.client
     import mpc_engine.statistics.presets  # noqa: F401

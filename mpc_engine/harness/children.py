@@ -16,6 +16,7 @@ from typing import Any, Final
 import mpc_engine
 from mpc_engine.errors import EngineError
 from mpc_engine.harness.layout import Home
+from mpc_engine.harness.nursery import poll_order, start_order
 from mpc_engine.harness.stage import Ended
 from mpc_engine.party.control import known_failures
 
@@ -27,6 +28,14 @@ _BEYOND_S: Final = 60.0
 """What an analyst's process may take beyond the time that a call is given."""
 _RESULT_S: Final = 600.0
 _LONGEST_LINE: Final = 1 << 22
+_PARTY: Final = "mpc_engine.harness.actor:serve"
+_LOADED: Final = (
+    "mpc_engine.harness.actor",
+    "mpc_engine.party.serve",
+    "mpc_engine.silo.register",
+    "mpc_engine.silo.tabulate",
+)
+"""What every party's process finds imported."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -107,7 +116,7 @@ class Nursery(_Child):
     """The process that forks parties. Its methods wait for one another."""
 
     def __init__(self) -> None:
-        super().__init__("mpc_engine.harness.nursery")
+        super().__init__("mpc_engine.harness.nursery", *_LOADED)
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
@@ -116,12 +125,13 @@ class Nursery(_Child):
 
     async def fork(self, home: Home, namespace: str = "") -> int:
         """Start a party and return its process."""
-        order = {"order": "start", "home": str(home.folder), "errors": str(home.errors), "env": {}}
-        return int((await self._ask({**order, "namespace": namespace}))["pid"])
+        folder = str(home.folder)
+        order = start_order(_PARTY, folder, folder=folder, errors=str(home.errors), namespace=namespace)
+        return int((await self._ask(order))["pid"])
 
     async def poll(self, pid: int) -> Ends | None:
         """Return how a process has ended, once; None while it runs."""
-        answer = await self._ask({"order": "poll", "pid": pid})
+        answer = await self._ask(poll_order(pid))
         if answer["status"] is None:
             return None
         return Ends(int(answer["status"]), float(answer["cpu_s"]))

@@ -18,6 +18,7 @@ from typing import Any, Final
 from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.documents import read
 from mpc_engine.errors import DocumentError
+from mpc_engine.harness.sources import own_mapping
 from mpc_engine.harness.stage import PROJECT, Show, budgeted
 from mpc_engine.identity import (
     LONGEST_VALIDITY,
@@ -154,7 +155,7 @@ class Layout:
             if home.silo:
                 show(f"registering the records of {home.name}")
                 self.registered[home.name] = home.folder / "data"
-                register(self._mapping(home), home.folder / "data")
+                register(own_mapping(self.scenario, home.party, home.folder), self.registered[home.name])
 
     def renew(self, name: str) -> None:
         """Give a party new keys that all others trust; it presents them from its next start."""
@@ -200,18 +201,6 @@ class Layout:
             config |= {"mapping": mapping, "data": "data", "dataset": f"scenario-{home.name}"}
         return config
 
-    def _mapping(self, home: Home) -> Path:
-        party = home.party
-        path = self.scenario.path(party.mapping or "")
-        if party.records is not None:
-            # Imported here, for most scenarios make no records.
-            from mpc_engine.harness.records import generate
-
-            return generate(self.scenario, party, home.folder)
-        if party.codebook is None:
-            return path
-        return _with_codebook(path, self.scenario.path(party.codebook), home.folder / "mapping.json")
-
     def _enrol(self) -> None:
         analysts = self.folder / "analysts"
         asked: dict[str, set[str]] = {}
@@ -242,13 +231,3 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def _at(host: str, free: str) -> str:
     return f"{host}:{free.rpartition(':')[2]}"
-
-
-def _with_codebook(mapping: Path, codebook: Path, target: Path) -> Path:
-    """Write a copy of a mapping that is for another codebook, and return its path."""
-    fields = read(mapping)
-    source = dict(fields.get("source", {}))
-    if isinstance(source.get("file"), str):
-        source["file"] = str((mapping.parent / source["file"]).resolve())
-    write(target, {**fields, "source": source, "codebook": str(codebook)})
-    return target

@@ -6,6 +6,7 @@ a process that was killed left behind is deleted by the next one.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -14,10 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 FOLDER = Path("/run/netns")
 _OWN = re.compile(r"mpc([0-9]+)-[\w-]+")
 _COMMAND_S = 30.0
+_CLONE_NEWNET: Final = 0x40000000
 TUN = Path("/dev/net/tun")
 
 
@@ -58,6 +61,20 @@ def relay_obstacle() -> str:
 def path_of(network: str) -> Path:
     """Return the file that stands for a namespace."""
     return FOLDER / network
+
+
+def enter(namespace: str | Path) -> None:
+    """Move this process, which has one thread, into a network namespace by the file that stands for it.
+
+    Raises OSError.
+    """
+    handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(namespace))
+    finally:
+        os.close(handle)
 
 
 def within(network: str, command: Sequence[str]) -> list[str]:

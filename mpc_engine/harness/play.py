@@ -11,18 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from mpc_engine.codebook import load_codebook
-from mpc_engine.documents import read
 from mpc_engine.errors import EngineError
 from mpc_engine.harness.notice import first_notice
 from mpc_engine.harness.record import Asked, Happened, Run
 from mpc_engine.harness.stage import Ended, Show, Stage
-from mpc_engine.party.proposal import propose
-from mpc_engine.release.plan import Member
 from mpc_engine.scenario import document
-from mpc_engine.scenario.document import Ask, Scenario, changed
+from mpc_engine.scenario.document import Ask, Scenario
 from mpc_engine.scenario.faults import Fault
-from mpc_engine.silo.mapping import load_mapping
+from mpc_engine.scenario.questions import check_mappings, read_query
 from mpc_engine.statistics.presets import parse_query
 from mpc_engine.statistics.query import Query
 
@@ -51,7 +47,7 @@ def play(
     """
     began = time.monotonic()
     queries = {ask.name: read_query(scenario, ask) for ask in scenario.asks}
-    _check_mappings(scenario)
+    check_mappings(scenario)
     where = stage or scenario.runs_in[0]
     kept = TemporaryDirectory(prefix="mpc-scenario-", ignore_cleanup_errors=True)
     try:
@@ -79,27 +75,6 @@ def _stage(name: document.Stage, scenario: Scenario, seed: int, folder: Path, sh
     from mpc_engine.harness.processes import ProcessStage
 
     return ProcessStage(scenario, seed, folder, show)
-
-
-def read_query(scenario: Scenario, ask: Ask) -> Query:
-    """Return what a question asks, changed as it says, after laying it out on the scenario's codebook.
-
-    Raises DocumentError for a document that is missing or breaks a rule.
-    """
-    path = scenario.path(ask.query)
-    query = parse_query(changed(read(path), ask.change), str(path))
-    members = tuple(
-        Member(party.name, party.computing, party.mapping is not None, "unknown", 1)
-        for party in scenario.ordered
-    )
-    propose(query, load_codebook(scenario.path(scenario.codebook)), members).plan()
-    return query
-
-
-def _check_mappings(scenario: Scenario) -> None:
-    for party in scenario.party:
-        if party.mapping is not None:
-            load_mapping(scenario.path(party.mapping))
 
 
 def titled(query: Query, number: int) -> Query:

@@ -25,12 +25,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from mpc_engine.harness.namespaces import enter
 from mpc_engine.harness.packets import HEADER, Packet
 from mpc_engine.harness.wire import Wire
 
 DEVICE: Final = "wan0"
 CONGESTION: Final = "cubic"
-_CLONE_NEWNET: Final = 0x40000000
 _TUNSETIFF, _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _OFFLOAD_CHECKSUM, _OFFLOAD_TSO4 = 0x01, 0x02
@@ -47,21 +47,14 @@ QUEUE_PACKETS: Final = 4096
 """Packets that a kernel keeps for the relay."""
 
 
-def _enter(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
 def open_device(namespace: Path, whole: bool) -> int:
     """Return a TUN device made in a namespace; with `whole` it takes segments of up to 64 KiB.
 
     The device goes with the descriptor. Raises OSError.
     """
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(namespace, os.O_RDONLY)
     try:
-        _enter(there)
+        enter(namespace)
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), flags))
@@ -69,8 +62,7 @@ def open_device(namespace: Path, whole: bool) -> int:
         fcntl.ioctl(device, _TUNSETOFFLOAD, _OFFLOAD_CHECKSUM | _OFFLOAD_TSO4 if whole else 0)
         return device
     finally:
-        _enter(home)
-        os.close(there)
+        enter(f"/proc/self/fd/{home}")
         os.close(home)
 
 

@@ -18,15 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
-from mpc_engine.codebook import load_codebook
-from mpc_engine.errors import EngineError, IntegrityError, catalogue
+from mpc_engine.documents import read
+from mpc_engine.errors import DocumentError, EngineError, IntegrityError, catalogue
 from mpc_engine.identity import TrustStore, create_identity
-from mpc_engine.party.proposal import propose
-from mpc_engine.release.plan import Member
-from mpc_engine.scenario.document import Scenario
-from mpc_engine.statistics.presets import load_query
+from mpc_engine.scenario.document import Scenario, changed
+from mpc_engine.scenario.questions import check_mappings, read_query
 
 Event = dict[str, Any]
 OnEvent = Callable[[str, Event], None]
@@ -43,6 +41,8 @@ _GRACE_S = 10.0
 """How long a party may take to end when it is told to."""
 _LONGEST_LINE = 1 << 24
 _FIRST_PORT, _PORTS = 12_000, 20_000
+_TRIES: Final = 100
+"""So many ports are tried for each one that is needed."""
 
 
 class PartyDiedError(EngineError):
@@ -63,16 +63,17 @@ class Simulated:
 
 
 async def simulate(scenario: Scenario, on_event: OnEvent = lambda party, event: None) -> Simulated:
-    """Run a scenario and return what its parties published, which must be the same at all of them.
+    """Run a scenario's first question once; return what its parties published, the same at all of them.
 
-    Raises the error that a party failed with, named after the party; of several the one that the others
-    follow from. Whatever happens, no process and no file is left behind.
+    Faults and expectations are for the harness. Raises DocumentError, or the error that a party failed with,
+    named after the party; of several the one that the others follow from. Whatever happens, no process and
+    no file is left behind.
     """
-    _check_documents(scenario)
     with TemporaryDirectory(prefix="mpc-engine-") as folder:
         work = Path(folder)
+        query = _question(scenario, work)
         names = lay_out(scenario, work)
-        runs = {name: asyncio.create_task(_run_party(name, scenario, work, on_event)) for name in names}
+        runs = {name: asyncio.create_task(_run_party(name, query, work, on_event)) for name in names}
         try:
             outcomes = await _outcomes(runs)
         finally:
@@ -83,23 +84,26 @@ async def simulate(scenario: Scenario, on_event: OnEvent = lambda party, event: 
         return _collect(names, work, outcomes)
 
 
-def _check_documents(scenario: Scenario) -> None:
-    """Raise DocumentError for a document that no party could use, before any party is started."""
-    query, codebook = (
-        load_query(scenario.path(scenario.asks[0].query)),
-        load_codebook(scenario.path(scenario.codebook)),
-    )
-    members = tuple(
-        Member(party.name, party.computing, party.mapping is not None, "unknown", 1)
-        for party in scenario.ordered
-    )
-    propose(query, codebook, members).plan()
-    # Imported here, for the commands that only name this module need not load the table libraries.
-    from mpc_engine.silo.mapping import load_mapping
+def _question(scenario: Scenario, work: Path) -> Path:
+    """Return the document of the first question; one that is changed is written into a folder.
 
-    for party in scenario.party:
-        if party.mapping is not None:
-            load_mapping(scenario.path(party.mapping))
+    Raises DocumentError for a document that no party could use, and for what takes the harness.
+    """
+    for index, party in enumerate(scenario.party):
+        for key in ("records", "codebook"):
+            if getattr(party, key) is not None:
+                raise DocumentError(
+                    f"{scenario.origin}: party[{index}].{key}: records or a codebook of a party's own "
+                    "are for `mpc-engine scenario run`, which plays this scenario"
+                )
+    ask = scenario.asks[0]
+    read_query(scenario, ask)
+    check_mappings(scenario)
+    path = scenario.path(ask.query)
+    if not ask.change:
+        return path
+    _write(work / "query.json", changed(read(path), ask.change))
+    return work / "query.json"
 
 
 async def _outcomes(runs: dict[str, asyncio.Task[Event]]) -> dict[str, Event]:
@@ -153,15 +157,22 @@ def free_addresses(count: int) -> list[str]:
     """Return loopback addresses with ports that are free now.
 
     They lie below those that the system gives to outgoing connections, so that a party which is down for a
-    while finds its port free when it comes back.
+    while finds its port free when it comes back. Raises EngineError if there are not enough.
     """
     held: list[socket.socket] = []
-    while len(held) < count:
+    for _ in range(_TRIES * count):
+        if len(held) == count:
+            break
         with suppress(OSError):
             held.append(socket.create_server(("127.0.0.1", _FIRST_PORT + secrets.randbelow(_PORTS))))
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in held]
     for each in held:
         each.close()
+    if len(addresses) < count:
+        raise EngineError(
+            f"{count} free ports of 127.0.0.1 are needed and {len(addresses)} were found, from {_FIRST_PORT} "
+            f"to {_FIRST_PORT + _PORTS - 1}: end what listens there, or allow this process more open files"
+        )
     return addresses
 
 
@@ -169,14 +180,14 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-async def _run_party(name: str, scenario: Scenario, work: Path, on_event: OnEvent) -> Event:
+async def _run_party(name: str, query: Path, work: Path, on_event: OnEvent) -> Event:
     """Run one party's process and return its last event."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "mpc_engine.scenario.child",
         str(work / name / "party.json"),
-        str(scenario.path(scenario.asks[0].query)),
+        str(query),
         str(work / name / "out"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

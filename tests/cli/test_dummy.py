@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.party.machines import ROOT
+from tests.party.nursery import ROOT
 
 CODEBOOK = ROOT / "data/codebooks/iccc3.toml"
 MAPPING = ROOT / "data/codebooks/icdo3.mapping.toml"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.party.machines import ROOT
+from tests.party.nursery import ROOT
 
 
 def change(path: Path, old: str, new: str) -> None:

@@ -17,7 +17,8 @@ from rich.console import Console
 from mpc_engine.cli import terminal
 from mpc_engine.cli.catalogue import document, failures
 from mpc_engine.errors import EngineError, catalogue
-from tests.party.machines import ROOT, Command, engine, environment
+from tests.party.machines import Command, engine
+from tests.party.nursery import ROOT, environment
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 

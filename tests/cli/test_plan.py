@@ -18,7 +18,7 @@ from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release
 from mpc_engine.statistics.presets import load_query
 from tests.cli.conftest import Run
-from tests.party.machines import ROOT
+from tests.party.nursery import ROOT
 
 BOOK = ROOT / "scenarios/wilms/codebook.toml"
 SURVIVAL = """

@@ -18,7 +18,7 @@ from mpc_engine.documents import parse
 from mpc_engine.errors import DocumentError, PublicationError
 from mpc_engine.result import Result
 from tests.cli.conftest import Run
-from tests.party.machines import environment
+from tests.party.nursery import environment
 from tests.result.documents import BOOK, CODEBOOK, CROSSTAB, HISTOGRAM, MEAN, SURVIVAL, document
 
 LABELS = [f"[category {column}]" for column in range(12)]

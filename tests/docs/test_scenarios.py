@@ -24,7 +24,7 @@ from mpc_engine.scenario.document import (
 )
 from mpc_engine.scenario.expectations import Expectation
 from mpc_engine.scenario.faults import KINDS, Fault
-from tests.party.machines import environment
+from tests.party.nursery import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.parties import Nursery, Parties
+from tests.faults.parties import Parties
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,18 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that parties are forked from."""
-    made = Nursery()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def standing(nursery: Nursery) -> Iterator[Parties]:
+def standing() -> Iterator[Parties]:
     """Three parties; `parties` is what tests use."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Parties(Path(folder), nursery)
+        made = Parties(Path(folder))
         try:
             made.start()
             made.holds()

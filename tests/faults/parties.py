@@ -8,14 +8,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 
@@ -26,7 +25,7 @@ from mpc_engine.ledger.rows import HOLDING, PUBLISHING
 from mpc_engine.party.messages import Status
 from mpc_engine.scenario.trial import NAMES, SILOS, make_trial
 from tests.faults.universal import CANARIES, check_universal
-from tests.party.machines import environment
+from tests.party.nursery import nursery
 from tests.party.services import PATIENCE_S, Services, until
 
 R = TypeVar("R")
@@ -73,74 +72,11 @@ def _tracer(pid: int) -> int:
     return int(status.partition("TracerPid:")[2].split()[0])
 
 
-class Child:
-    """A process forked by the nursery; it can what is needed of `subprocess.Popen`."""
-
-    def __init__(self, nursery: Nursery, pid: int) -> None:
-        self._nursery, self.pid = nursery, pid
-
-    def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
-        status = self._nursery.ask({"order": "poll", "pid": self.pid})["status"]
-        return None if status is None else int(status)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return the exit status."""
-        end = time.monotonic() + (PATIENCE_S if timeout is None else timeout)
-        while (status := self.poll()) is None:
-            assert time.monotonic() < end, "the process does not end"
-            time.sleep(0.01)
-        return status
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, if it still runs."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self.send_signal(signal.SIGKILL)
-
-
-class Nursery:
-    """The process that forks parties."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            text=True,
-        )
-        self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the nursery has ended"
-        return dict(json.loads(line))
-
-    def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Give an order and return the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End it, and whatever it forked and still runs."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(PATIENCE_S)
-
-
 class Parties(Services):
     """The three parties of a trial: `north` sequences, `south` is another silo, `helper` only computes."""
 
-    def __init__(self, folder: Path, nursery: Nursery, **changes: str) -> None:
+    def __init__(self, folder: Path, **changes: str) -> None:
         super().__init__(make_trial(folder / CANARIES[0], rows=150))
-        self.nursery = nursery
         self._usual: dict[str, tuple[int, Counter[str], dict[str, int]]] = {}
         self._asked = 0
         for name in NAMES:
@@ -158,19 +94,15 @@ class Parties(Services):
     def start(self, *names: str, program: str | None = None, **env: str) -> None:
         """Fork parties; `program` is Python to run in each before it serves."""
         for name in names or NAMES:
-            answer = self.nursery.ask(
-                {
-                    "order": "start",
-                    "home": str(self.home(name)),
-                    "folder": str(self.trial.folder),
-                    "config": str(self.trial.config(name)),
-                    "err": str(self.errors(name)),
-                    "prelude": program or "",
-                    "env": env,
-                }
+            self.processes[name] = nursery().fork(
+                "tests.faults.traps:serve",
+                str(self.home(name)),
+                str(self.trial.config(name)),
+                program or "",
+                folder=self.trial.folder,
+                errors=self.errors(name),
+                env=env,
             )
-            child = Child(self.nursery, answer["pid"])
-            self.processes[name] = cast("subprocess.Popen[bytes]", child)
 
     def home(self, name: str) -> Path:
         """Return a party's folder."""

@@ -10,7 +10,8 @@ from mpc_engine.client.request import Request
 from mpc_engine.errors import IdempotencyError, RequestStateError
 from mpc_engine.party.failpoints import FAILPOINTS
 from mpc_engine.scenario.trial import NAMES
-from tests.faults.parties import CHARGE, EPSILON, LEAST, Child, Parties, patiently
+from tests.faults.parties import CHARGE, EPSILON, LEAST, Parties, patiently
+from tests.party.nursery import nursery
 
 DYING = """
 import os, signal
@@ -27,10 +28,11 @@ def die_after_submitting(parties: Parties, title: str, key: str) -> None:
     program = DYING.format(
         profile=str(parties.trial.profile), epsilon=EPSILON, least=LEAST, title=title, key=key
     )
-    order = {"order": "start", "home": str(parties.home("north")), "folder": str(parties.trial.folder)}
-    order |= {"config": "", "err": str(parties.trial.folder / "analyst.err"), "prelude": program}
-    pid = parties.nursery.ask(order | {"env": {}})["pid"]
-    assert Child(parties.nursery, pid).wait() == -signal.SIGKILL
+    folder = parties.trial.folder
+    client = nursery().fork(
+        "tests.party.nursery:program", program, folder=folder, errors=folder / "analyst.err"
+    )
+    assert client.wait() == -signal.SIGKILL
 
 
 def retry(parties: Parties, title: str, key: str) -> Request:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpc_engine.client.request import Request
 from mpc_engine.scenario.trial import NAMES
-from tests.faults.parties import CHARGE, Nursery, Parties
+from tests.faults.parties import CHARGE, Parties
 from tests.party.services import until
 
 QUESTIONS, AFFORDED = 50, 10
@@ -25,9 +25,9 @@ def released(parties: Parties) -> dict[str, int]:
     return found
 
 
-def test_fifty_questions_against_a_budget_for_ten(nursery: Nursery) -> None:
+def test_fifty_questions_against_a_budget_for_ten() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        parties = Parties(Path(folder), nursery, epsilon='"1"', most_sessions="8")
+        parties = Parties(Path(folder), epsilon='"1"', most_sessions="8")
         try:
             parties.start()
             parties.wait_ready()

@@ -13,7 +13,7 @@ from mpc_engine.errors import catalogue
 from tests.faults.matrix import ROWS, page
 from tests.faults.reasons import REASONS
 from tests.faults.row import Row
-from tests.party.machines import ROOT, environment
+from tests.party.nursery import ROOT, environment
 
 TESTED = {cls.reason: cls for cls in reversed(catalogue()) if cls.__module__ == "mpc_engine.errors"}
 

@@ -1,7 +1,7 @@
 """Traps within a party's process: at a named place, for the n-th time, something happens to the process.
 
 A trap is the file `trap.json` in the party's folder; it is renamed to `sprung.json` when it has caught.
-Nothing here is part of the engine: it is laid by the program that runs the party, see `tests.faults.nursery`.
+Nothing here is part of the engine: it is laid by the program that runs the party, see `serve`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mpc_engine.party.session import Session
 from mpc_engine.party.situation import Deadlines
 from mpc_engine.runtime.link import MessageKey, Section
 from mpc_engine.transport.grpc_link import GrpcLink
+from tests.party.nursery import command
 
 PAUSE_S = 0.3
 """Between two tries of a session here; in service it is longer."""
@@ -82,6 +83,13 @@ class Trap:
         content = np.frombuffer(b"".join(bytes(part) for part in parts), np.uint8).copy()
         content[0] ^= 1
         return [content.tobytes()]
+
+
+def serve(home: str, config: str, prelude: str) -> None:
+    """Be a party's process with a trap; `prelude` is Python to run before it serves."""
+    lay(Path(home))
+    exec(prelude, {"home": Path(home)})
+    command("party", "serve", "--config", config)
 
 
 def lay(home: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from mpc_engine.codebook import load_codebook
 from mpc_engine.errors import EngineError
-from mpc_engine.harness.play import play_on, read_query
+from mpc_engine.harness.play import play_on
 from mpc_engine.harness.record import Happened, PartyRecord, Run
 from mpc_engine.harness.stage import Ended, Stage
 from mpc_engine.ledger.chain import EMPTY
@@ -19,6 +19,7 @@ from mpc_engine.ledger.rows import SessionRow
 from mpc_engine.release.plan import Member
 from mpc_engine.scenario.document import Ask, Scenario, load_scenario
 from mpc_engine.scenario.faults import Fault
+from mpc_engine.scenario.questions import read_query
 from mpc_engine.statistics.query import Query
 
 CODEBOOK = 'name = "s"\nversion = "1"\n[variables.sex]\nkind = "category"\ncategories = ["female", "male"]\n'

@@ -27,7 +27,7 @@ from mpc_engine.identity import load_card, load_identity, utc_now
 from mpc_engine.party.config import load_config
 from mpc_engine.party.roster import Roster
 from tests.harness.staged import NAMES, PARTIES, scenario_of
-from tests.party.machines import environment
+from tests.party.nursery import environment
 
 PATIENCE_S = 60.0
 """Far more than anything here takes."""

@@ -22,7 +22,7 @@ from mpc_engine.harness.packets import HEADER, Packet
 from mpc_engine.harness.wire import LEAST_QUEUE, Wire
 from mpc_engine.harness.wires import Wires
 from mpc_engine.scenario.document import Weather
-from tests.party.machines import environment
+from tests.party.nursery import environment
 
 networked = pytest.mark.skipif(
     bool(namespaces.relay_obstacle()), reason=namespaces.relay_obstacle() or "there can be a relay"

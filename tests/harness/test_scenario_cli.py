@@ -19,7 +19,7 @@ from mpc_engine.harness import programme
 from mpc_engine.harness.report.document import read_entries
 from mpc_engine.harness.stage import Show
 from mpc_engine.scenario.document import Stage, load_scenario
-from tests.party.machines import environment
+from tests.party.nursery import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 WILMS = ROOT / "scenarios" / "wilms"

@@ -7,7 +7,7 @@ import pytest
 from mpc_engine.harness.checks import judge
 from mpc_engine.harness.play import play
 from mpc_engine.scenario.document import load_scenario
-from tests.party.machines import ROOT
+from tests.party.nursery import ROOT
 
 
 @pytest.mark.parametrize("name", ["broken_connection", "partition", "slow_party"])

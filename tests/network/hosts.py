@@ -16,7 +16,8 @@ from pathlib import Path
 from mpc_engine.harness import namespaces
 from tests.network.guide import ROOT, replaced
 from tests.network.terminal import loaded, write_shim
-from tests.party.machines import ENGINE, environment
+from tests.party.machines import ENGINE
+from tests.party.nursery import environment
 
 PATIENCE_S = 60.0
 """So long anything may take here; far more than any needs."""

@@ -8,7 +8,6 @@ those of the shell that runs `mpc-engine`, which is the small program `SHIM`.
 from __future__ import annotations
 
 import array
-import ctypes
 import json
 import os
 import signal
@@ -20,7 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.party.machines import ROOT, environment
+from mpc_engine.harness.namespaces import enter, path_of
+from mpc_engine.harness.nursery import end_with_parent
+from tests.party.nursery import ROOT, environment
 
 SHIM = """#!{python} -IS
 import array, json, os, socket, sys
@@ -32,8 +33,6 @@ with socket.socket(socket.AF_UNIX) as line:
     answer = line.makefile().readline()
 sys.exit(int(answer or 99))
 """
-CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1
 LARGEST = 65_536
 
 
@@ -47,7 +46,7 @@ def serve(address: str) -> None:
     import mpc_engine.result
     import mpc_engine.silo.register  # noqa: F401
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no test is left that would end it
+    end_with_parent()  # no test is left that would end it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -83,9 +82,7 @@ def _run(asked: dict[str, object], fds: list[int]) -> int:
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
     if asked["network"]:
-        network = os.open(f"/run/netns/{asked['network']}", os.O_RDONLY)
-        if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "the network namespace cannot be entered")
+        enter(path_of(str(asked["network"])))
     os.chdir(str(asked["folder"]))
     os.umask(0o022)
     sys.argv = ["mpc-engine", *asked["arguments"]]  # type: ignore[misc]

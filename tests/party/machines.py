@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +13,8 @@ from typing import Any
 from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.scenario.simulate import free_addresses
 from mpc_engine.silo.register import register
+from tests.party.nursery import Child, nursery
 
-ROOT = Path(__file__).parent.parent.parent
 ENGINE = [sys.executable, "-m", "mpc_engine.cli.main"]
 LONGEST_S = 60.0
 """So long a command may take in these tests; far more than any needs."""
@@ -57,17 +54,11 @@ ROWS = "stage,sex\n" + 40 * "1,f\n" + 30 * "1,m\n" + 6 * "2,f\n" + 20 * "2,m\n" 
 """One silo's records: 40, 30, 6, 20, 0 and 50 in the cells of the query."""
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a command whose output is piped: no colours, 80 columns."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")}
-    return kept | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | more
-
-
 @dataclass
 class Command:
     """A command that runs or has run; its output is in files, so that no pipe can fill up."""
 
-    process: subprocess.Popen[bytes]
+    process: Child
     log: Path
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -116,17 +107,12 @@ class Command:
 def start(folder: Path, *arguments: str, name: str = "command", **env: str) -> Command:
     """Start `mpc-engine` with these arguments in a folder."""
     log = folder / name
-    with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
-        process = subprocess.Popen(
-            [*ENGINE, *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            env=environment(**env),
-            # A test run in the background ignores SIGINT and would hand that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+    out, err = log.with_suffix(".out"), log.with_suffix(".err")
+    for each in (out, err):
+        each.write_bytes(b"")
+    process = nursery().fork(
+        "tests.party.nursery:command", *arguments, folder=folder, output=str(out), errors=err, env=env
+    )
     return Command(process, log)
 
 

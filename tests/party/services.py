@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -22,7 +21,7 @@ from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party.config import PartyConfig, load_config
 from mpc_engine.party.control import SOCKET_NAME, ask
 from mpc_engine.scenario.trial import NAMES, Trial
-from tests.party.machines import environment
+from tests.party.nursery import Child, nursery
 
 PATIENCE_S = 30.0
 """So long anything may take here; far more than any needs."""
@@ -43,23 +42,19 @@ class Services:
     """The parties' processes; `errors` holds what they wrote to standard error."""
 
     trial: Trial
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Child] = field(default_factory=dict)
     configs: dict[str, PartyConfig] = field(default_factory=dict)
 
     def start(self, *names: str, program: str | None = None, **env: str) -> None:
         """Start parties, by default all; `program` is Python to run before the engine."""
         for name in names or NAMES:
             arguments = ["party", "serve", "--config", str(self.trial.config(name))]
-            engine = ENGINE if program is None else [sys.executable, "-c", program]
-            with self.errors(name).open("ab") as err:
-                self.processes[name] = subprocess.Popen(
-                    [*engine, *arguments],
-                    cwd=self.trial.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=err,
-                    env=environment(**env),
-                )
+            call = ("tests.party.nursery:command",)
+            if program is not None:
+                call = ("tests.party.nursery:program", program)
+            self.processes[name] = nursery().fork(
+                *call, *arguments, folder=self.trial.folder, errors=self.errors(name), env=env
+            )
 
     def stop(self, *names: str, how: signal.Signals = signal.SIGTERM) -> list[int]:
         """Signal parties, by default all, the last first, and return their exit statuses."""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mpc_engine.errors import DocumentError
 from mpc_engine.party.logs import EVENTS, Logs, is_allowed
 from mpc_engine.party.process import place_of
-from tests.party.machines import ROOT, environment
+from tests.party.nursery import ROOT, environment
 
 CANARY = "patient-4711"
 NOW = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)

@@ -21,7 +21,8 @@ from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party.config import load_config
 from mpc_engine.scenario.simulate import free_addresses
 from tests.network.terminal import loaded, write_shim
-from tests.party.machines import ROOT, Command, engine, environment, start, values_of
+from tests.party.machines import Command, engine, start, values_of
+from tests.party.nursery import ROOT, environment
 
 PARTIES = ("uk", "us", "helper")
 TRUTH = {

@@ -34,7 +34,7 @@ from mpc_engine.party.logs import EVENTS
 from mpc_engine.party.messages import Status
 from mpc_engine.party.metrics import OUTCOMES, PHASES
 from mpc_engine.scenario.trial import NAMES, PROJECT, make_trial
-from tests.party.machines import environment
+from tests.party.nursery import environment
 from tests.party.services import ENGINE, PATIENCE_S, Services, until
 
 CANARY = "canary-7c1f"

@@ -12,7 +12,7 @@ import pytest
 
 from mpc_engine.party.config import PartyConfig, load_config
 from mpc_engine.party.serve import GRACE_S
-from tests.party.machines import ROOT
+from tests.party.nursery import ROOT
 
 UNIT = ROOT / "parties" / "systemd" / "mpc-engine@.service"
 CONTAINER = ROOT / "parties" / "container"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from mpc_engine.errors import DocumentError, EngineError
+from mpc_engine.scenario.simulate import free_addresses
 from tests.party.machines import QUERY, Command, engine, start, values_of
 from tests.scenario.studies import Truth, write_scenario
 
@@ -54,6 +57,38 @@ def test_rule_exact_says_what_it_is(tmp_path: Path) -> None:
     assert words in released["parameters"]["statement"]
     assert released["parameters"]["differentially_private"] is False
     _check(released, truth, ["silo-0", "silo-1", "helper-0"])
+
+
+def test_the_first_question_is_asked_changed_as_it_says(tmp_path: Path) -> None:
+    path, _ = write_scenario(tmp_path, seed=6)
+    change = '{ by = ["sex"], privacy = { epsilon = "0.5" } }'
+    ask = f'\n[[ask]]\nname = "sexes"\nquery = "query.toml"\nchange = {change}\n'
+    path.write_text(path.read_text().replace('query = "query.toml"\n', "", 1) + ask)
+    command = engine(tmp_path, "simulate", str(path), "--json")
+    assert command.process.returncode == 0, command.err
+    released = json.loads(command.out)
+    assert list(values_of(released)) == [("female",), ("male",)]
+    assert released["parameters"]["epsilon"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    "own", ['codebook = "codebook.toml"', 'records = { kind = "dummy", seed = 1, rows = 9 }']
+)
+def test_what_takes_the_harness_is_refused(tmp_path: Path, own: str) -> None:
+    path, _ = write_scenario(tmp_path, seed=7)
+    path.write_text(path.read_text().replace('name = "silo-1"', f'name = "silo-1"\n{own}'))
+    command = start(tmp_path, "simulate", str(path))
+    key = own.partition(" ")[0]
+    command.failed_with(DocumentError.exit_status, f"party[1].{key}", "`mpc-engine scenario run`")
+
+
+def test_ports_that_are_all_taken_are_a_clear_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*arguments: object) -> socket.socket:
+        raise OSError("in use")
+
+    monkeypatch.setattr(socket, "create_server", taken)
+    with pytest.raises(EngineError, match=r"3 free ports .* 0 were found"):
+        free_addresses(3)
 
 
 def test_another_query_than_the_scenarios(tmp_path: Path) -> None:
