@@ -18,25 +18,13 @@ from mpc_engine.release.publication import Published
 from mpc_engine.release.table import Release
 from mpc_engine.scenario.document import load_scenario
 from mpc_engine.statistics.presets import parse_query
+from tests.harness.staged import HEAD, PARTIES
 
 CODEBOOK = (
     'name = "a"\nversion = "1"\n[variables.cell]\nkind = "integer"\nunit = "cells"\nlower = 1\nupper = {n}\n'
 )
 QUERY = 'preset = "crosstab"\nby = ["cell"]\n[privacy]\nepsilon = "1"\n'
-SCENARIO = """
-codebook = "codebook.toml"
-[policy]
-greatest_epsilon = "1"
-least_threshold = 5
-[[party]]
-name = "one"
-mapping = "mapping.toml"
-[[party]]
-name = "two"
-mapping = "mapping.toml"
-[[party]]
-name = "helper"
-"""
+SCENARIO = HEAD + PARTIES
 Noise = Callable[[int, int], np.ndarray]
 """The noise of a question's cells, by the question's number and the number of cells."""
 
