@@ -59,6 +59,7 @@ async def take_part(task: Task, me: int, folder: Path) -> Used:
     cards = [load_card(folder / str(number) / CARD_FILE) for number in everyone]
     proposal = proposal_for(task.cells, [(card.name, card.fingerprint) for card in cards])
     plan = proposal.plan()
+    ahead = plan.sent_bytes // plan.computing + _AHEAD_BYTES  # lays out the noise's circuit, once for each ε
     endpoints = [
         Endpoint(number, card.name, card.address, (card.pinned.pem,))
         for number, card in zip(everyone, cards, strict=True)
@@ -75,7 +76,7 @@ async def take_part(task: Task, me: int, folder: Path) -> Used:
         endpoints,
         computing=plan.computing,
         listen_address=identity.card.address,
-        max_ahead_bytes=plan.sent_bytes // plan.computing + _AHEAD_BYTES,
+        max_ahead_bytes=ahead,
     ) as link:
         session = Session(me, proposal, POLICY, link, "", counts, credentials)
         release = (await session.run()).release
