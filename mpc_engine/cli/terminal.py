@@ -15,7 +15,7 @@ err = Console(stderr=True, highlight=False)
 
 PHASES = {
     "register": "checking and registering its records",
-    "tabulate": "counting its registered records",
+    "count": "counting its registered records",
     "connect": "connecting with the other parties",
     "agree": "comparing plans",
     "reserve": "making session keys",

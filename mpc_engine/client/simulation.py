@@ -49,6 +49,7 @@ from mpc_engine.statistics.query import Query
 
 PROJECT = "simulation"
 _PHASES: dict[str, Phase] = {
+    "count": "count",
     "connect": "connect",
     "agree": "agree",
     "reserve": "reserve",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from mpc_engine.errors import DataError, DocumentError, EngineError, StoppedError
+from mpc_engine.errors import DataError, DocumentError, EngineError, LocalComputeError, StoppedError
 from mpc_engine.party.desk import SEQUENCER
 from mpc_engine.party.journal import Journal
 from mpc_engine.party.lines import Declined
@@ -18,9 +18,11 @@ from mpc_engine.party.situation import Situation
 _DETAIL: Final = 4000
 
 
-def public(error: EngineError) -> str:
-    """Return what others may read of a failure: nothing of this party's own files and records."""
-    return "see its own log" if isinstance(error, DataError | DocumentError) else str(error)
+def public(name: str, error: EngineError) -> EngineError:
+    """Return a party's failure as others may know it: nothing of its own files and records."""
+    if isinstance(error, DataError | DocumentError):
+        return LocalComputeError(f"{name}: see its own log")
+    return error
 
 
 class Declining:
@@ -35,13 +37,16 @@ class Declining:
         here = self._situation()
         self._journal("session.declined", ticket=ticket, reason=error.reason)
         if here.number != SEQUENCER:
-            self._say(SEQUENCER, ticket, error, f"{here.name}: {public(error)}")
+            told = public(here.name, error)
+            words = str(told) if str(told).startswith(here.name) else f"{here.name}: {told}"
+            self._say(SEQUENCER, ticket, told, words)
 
     def call_off(self, ticket: str, failure: EngineError) -> None:
         """Tell the sequencer, or as the sequencer all, that a session has ended here before it had a link."""
         here = self._situation()
         for peer in here.peers if here.number == SEQUENCER else (SEQUENCER,):
-            self._say(peer, ticket, failure, public(failure))
+            told = public(here.name, failure)
+            self._say(peer, ticket, told, str(told))
 
     def cut_off(self, ticket: str) -> None:
         """Remember a session that a stop of this party ended, to tell of it as soon as a line stands."""

@@ -17,7 +17,6 @@ from mpc_engine.dp import Rule, publication_probability
 from mpc_engine.errors import (
     DocumentError,
     EngineError,
-    EngineMismatchError,
     PolicyError,
     PresetError,
 )
@@ -129,15 +128,6 @@ def check_plan(policy: Policy, name: str, plan: Plan) -> None:
     """Raise PolicyError if a policy does not accept a plan: weak guards, too many cells or too high a cap."""
     for reason in _plan(policy, name, plan):
         raise reason
-
-
-def check_engine(policy: Policy, name: str, own: str, peer: str, declared: str) -> None:
-    """Raise EngineMismatchError unless ``peer`` declares this party's engine source or one it accepts."""
-    if declared != own and declared not in policy.engines:
-        raise EngineMismatchError(
-            f"the field `engine` differs: {peer} runs the source {declared[:16] or 'none'}…, {name} runs "
-            f"{own[:16]}… and accepts no other unless its `engines` names it. {_UNTOUCHED}"
-        )
 
 
 def agreed_plan(proposal: Proposal, thresholds: Mapping[str, int]) -> Plan:

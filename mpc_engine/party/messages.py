@@ -53,7 +53,7 @@ State = Literal[
 """States of a request. The last four are final."""
 FINAL: Final[frozenset[str]] = frozenset({"RELEASED", "RETURNED", "REJECTED", "WITHDRAWN"})
 Decision = Literal["waiting", "approved", "rejected"]
-Phase = Literal["queued", "reserve", "connect", "agree", "compute", "commit", "open", "sign"]
+Phase = Literal["queued", "count", "connect", "agree", "reserve", "compute", "commit", "open", "sign"]
 """Where a session stands at the party that is asked."""
 
 

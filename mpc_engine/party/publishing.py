@@ -21,12 +21,12 @@ from mpc_engine.errors import (
     PeerError,
     ProtocolOrderError,
     PublicationError,
-    catalogue,
 )
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import PUBLISHING, SessionRow
 from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.ledger.transaction import Transaction
+from mpc_engine.party.control import known_failures
 from mpc_engine.party.failpoints import reach
 from mpc_engine.party.journal import Journal
 from mpc_engine.party.lines import Ask, Stored, Told
@@ -60,8 +60,7 @@ def link_name(purpose: str, ticket: str) -> bytes:
 
 def error_of(reason: str, words: str) -> EngineError:
     """Return the failure with a reason of the catalogue."""
-    classes = {cls.reason: cls for cls in catalogue()}
-    return classes.get(reason, EngineError)(words)
+    return known_failures().get(reason, EngineError)(words)
 
 
 async def _fetch_nothing(peer: int, ticket: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 from mpc_engine.documents import digest
 from mpc_engine.errors import (
-    DataError,
     DocumentError,
     EngineError,
     LedgerBrokenError,
@@ -292,7 +291,7 @@ class Runner:
         """Count, agree, compute, commit, and publish over the same link."""
         here, ticket = self._situation(), begin.ticket
         deadlines = here.deadlines
-        self._phase(ticket, "reserve")
+        self._phase(ticket, "count")
         row = self._ledger.request(begin.request)
         if row is None:
             raise UnknownRequestError("there is no such request here")
@@ -300,11 +299,9 @@ class Runner:
         try:
             counted = await self._counter.count(query, here.codebook)
         except EngineError as error:
-            self._declining.decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
             self._journal("session.count_failed", ticket=ticket, reason=error.reason)
             raise LocalComputeError(f"{here.name} cannot count: see its own log") from None
         except Exception as error:
-            self._declining.decline(ticket, LocalComputeError(f"{here.name} cannot count: see its own log"))
             self._journal("session.count_failed", ticket=ticket, kind=type(error).__name__, **place_of(error))
             raise
         reach("counted")
@@ -387,15 +384,15 @@ class Runner:
         self._journal("session.section", ticket=ticket, section=section.name.lower())
 
     def _abort(self, ticket: str, failure: EngineError) -> None:
+        told = public(self._situation().name, failure)
         with suppress(EngineError), self._post.transaction() as tx:
-            tx.abort(ticket, failure.reason, public(failure)[:1000])
+            tx.abort(ticket, failure.reason, str(told)[:1000])
             # Only here is it certain that the commit will not turn out to be durable and need its key.
             self._post.afterwards(lambda: self._keys.shred(ticket))
         self._journal("session.aborted", ticket=ticket, reason=failure.reason)
         if ticket in self._unlinked:
             self._declining.call_off(ticket, failure)
-        local = isinstance(failure, DataError | DocumentError)  # its words stay on this machine
-        self._ended(ticket, "ABORTED", LocalComputeError(public(failure)) if local else failure)
+        self._ended(ticket, "ABORTED", told)
 
 
 async def _tell(session: Session, link: Link, error: BaseException, why: EngineError | None) -> None:

@@ -98,7 +98,7 @@ def prepare(config_path: str | Path, query_path: str | Path, show: Show) -> Read
     number = roster.number(config.name)
     if config.data is None:
         return Ready(config, number, proposal, identity, directory, "", None)
-    show.announce("tabulate")
+    show.announce("count")
     snapshot_id, sums = _count(config, roster, number, query, codebook)
     return Ready(config, number, proposal, identity, directory, snapshot_id, sums)
 

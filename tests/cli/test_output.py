@@ -105,7 +105,7 @@ def test_progress_elsewhere_than_on_a_terminal_follows_the_slowest(
     text = io.StringIO()
     monkeypatch.setattr(terminal, "err", Console(file=text, width=80, highlight=False))
     with terminal.PartyProgress(["a", "b"]) as progress:
-        for name, phase in (("a", "connect"), ("b", "tabulate"), ("b", "connect"), ("a", "agree")):
+        for name, phase in (("a", "connect"), ("b", "count"), ("b", "connect"), ("a", "agree")):
             progress.phase(name, phase)
         progress.phase("b", "agree")
     assert text.getvalue().splitlines() == [

@@ -21,7 +21,7 @@ Place in the code of each step, for replaying a recorded run (`replay`):
 
 ===============  ==========================================================================================
 begin, reserve   party/sequencer.py passes BEGIN on, every party's ledger takes a hold (`Ledger.reserve`)
-join             party/session.py: AGREE and RESERVE have come from all, `Ledger.computing`
+join             party/session.py: AGREE has come from all, `Ledger.computing`
 compute          party/session.py: everything is computed except the two openings
 commit           `Ledger.commit`: hold → spent, sealed shares, state COMMITTED, in one transaction
 send commit      party/publish.py: COMMIT leaves, now or after a restart

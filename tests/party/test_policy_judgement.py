@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpc_engine.dp import Rule
-from mpc_engine.errors import DocumentError, EngineMismatchError, PolicyError, PresetError
+from mpc_engine.errors import DocumentError, PolicyError, PresetError
 from mpc_engine.identity.trust import Terms
-from mpc_engine.party.judgement import Use, check_codebook, check_engine, check_query, uses
+from mpc_engine.party.judgement import Use, check_codebook, check_query, uses
 from mpc_engine.party.policy import Policy
 from mpc_engine.statistics.query import Query
 from tests.party.questions import (
@@ -233,15 +233,6 @@ def test_whose_requests_are_answered_and_what_their_enrolment_says() -> None:
     found = judged(OPEN, query(COUNT), terms=narrow)
     assert [type(reason) for reason in found.reasons] == [PresetError, PolicyError]
     assert "project 'colon'" in str(found.reasons[1])
-
-
-def test_engines() -> None:
-    own, other, third = "a" * 64, "b" * 64, "c" * 64
-    check_engine(OPEN, "uk", own, "us", own)
-    check_engine(replace(OPEN, engines=(other,)), "uk", own, "us", other)
-    for declared in (third, ""):
-        with pytest.raises(EngineMismatchError, match="us runs the source"):
-            check_engine(replace(OPEN, engines=(other,)), "uk", own, "us", declared)
 
 
 # --- properties -------------------------------------------------------------------------------------
