@@ -120,6 +120,15 @@ def shown(question: Question, pooled: Sums, noisy: Sequence[Integers]) -> list[M
     return found
 
 
+def noiseless(question: Question, pooled: Sums) -> list[Floats]:
+    """Return the true sums tally by tally, NaN where the rule would hide them if there were no noise."""
+    pattern = shown(question, pooled, pooled.records)
+    return [
+        np.where(question.visible(line, pattern), row.astype(np.float64), np.nan)
+        for line, row in zip(question.lines, pooled.records, strict=True)
+    ]
+
+
 def _epsilon(question: Question) -> str:
     return f"ε = {question.query.privacy.epsilon}"
 

@@ -59,10 +59,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Question:
-    """A query with a codebook, and what the parties agree on when it is asked."""
+    """A query with a codebook, and what the parties agree on when it is asked.
+
+    `agreed` is their threshold k where they agreed on one, which may be larger than the query's.
+    """
 
     query: Query
     codebook: Codebook
+    agreed: int | None = None
 
     @cached_property
     def groups(self) -> tuple[Groups, ...]:
@@ -77,7 +81,7 @@ class Question:
             asked.epsilon_exact,
             parts_of(self.groups),
             Rule(asked.rule),
-            asked.threshold,
+            asked.threshold if self.agreed is None else self.agreed,
             asked.max_records_per_patient,
             asked.delta_exact,
         )
@@ -140,8 +144,10 @@ class Question:
 
 
 def question_of(run: Run, asked: Asked) -> Question:
-    """Return what a request asked."""
-    return Question(asked.query, run.codebook)
+    """Return what a request asked, at the threshold of its release. Raises LookupError if it has none."""
+    if asked.release is None:
+        raise LookupError(f"{asked.name} was not answered")
+    return Question(asked.query, run.codebook, int(asked.release["parameters"]["k"]))
 
 
 def sums_of(run: Run, asked: Asked, question: Question | None = None) -> dict[str, Sums]:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mpc_engine.dp.accounting import Rule
-from mpc_engine.harness.answers import pool, sums_of
+from mpc_engine.harness.alternatives import noiseless
+from mpc_engine.harness.answers import pool, question_of, sums_of
 from mpc_engine.harness.audit import Floats, Integers, best_accuracy, guesses, opened_values, plan_of
 from mpc_engine.harness.noise_law import MOST_BITS, Law, Scores, law_of, tails
 from mpc_engine.harness.record import Asked, Run
@@ -45,12 +46,13 @@ class Attacked:
         achieved: by the attacker; for an error, smaller is better for him.
         theory: what he can expect at best.
         without: what he has without the attack.
-        p: the chance of doing so well against an engine that keeps its promise.
-        least: the p of an attacker who makes no error at all: what the attack could have shown.
+        p: the chance of doing so well against an engine that keeps its promise: of so small a mean absolute
+            error, or of so many right guesses, as `tested` says.
+        least: the p of the same attack on releases without any noise: what it could have shown.
         values: how many values, or guesses, went into it.
         answers: distinct releases that he had, of `requests` that he made.
         owed: ε that all releases of the run cost, and `paid` the least that a silo's ledger has for all
-            sessions.
+            sessions but those that were only measured.
     """
 
     by: str
@@ -67,6 +69,11 @@ class Attacked:
     paid: Fraction
 
     @property
+    def tested(self) -> str:
+        """What `p` is the chance of."""
+        return "right guesses" if self.by == "membership" else "the mean absolute error"
+
+    @property
     def paid_for(self) -> bool:
         """Whether every silo debited all that was released."""
         return self.paid >= self.owed
@@ -74,11 +81,15 @@ class Attacked:
 
 @dataclass(frozen=True)
 class _Counts:
-    """One tally of counts of one release: its law, from where on a value is shown, and what was opened."""
+    """One tally of counts of one release: its law, from where on a value is shown, and what was opened.
+
+    `bare` is what would have been opened without any noise, NaN where suppressed as in `values`.
+    """
 
     law: Law
     starts: Integers
     values: Floats
+    bare: Floats
     truth: Integers
     line: Line
 
@@ -207,20 +218,23 @@ def membership(run: Run, ask: str | None, seed: int) -> Attacked:
     if first is None or not (first.truth > 0).any():
         raise LookupError("no cell holds a patient")
     held = first.truth > 0
-    truth, values = first.truth[held], first.values[held]
+    truth = first.truth[held]
     coins = np.random.default_rng([seed, truth.size])  # noqa: TID251 – an attacker's own coins
     there = coins.integers(0, 2, truth.size).astype(np.bool_)
-    right = int((guesses(values, truth - there) == there).sum())
+    right, without_noise = (
+        int((guesses(values[held], truth - there) == there).sum()) for values in (first.values, first.bare)
+    )
     epsilon = float(first.line.allotment.table.epsilon)
     tried = truth.size
+    best = stats.binom(tried, best_accuracy(epsilon))
     return Attacked(
         "membership",
         "advantage over guessing",
         2 * right / tried - 1,
         advantage(epsilon),
         0.0,
-        float(stats.binom.sf(right - 1, tried, best_accuracy(epsilon))),
-        best_accuracy(epsilon) ** tried,
+        float(best.sf(right - 1)),
+        float(best.sf(without_noise - 1)),
         tried,
         1,
         len(run.of(ask)),
@@ -252,7 +266,7 @@ def ledger(run: Run) -> tuple[Fraction, Fraction]:
     """Return ε of all distinct releases of a run, and the least that a silo's ledger says was spent."""
     released = distinct(run, [ask.name for ask in run.scenario.asks]).values()
     owed = sum((_epsilon(asked.release) for asked in released), Fraction(0))
-    return owed, min(Fraction(run.parties[name].spent, MICRO) for name in run.silos)
+    return owed, min(Fraction(run.spent(name), MICRO) for name in run.silos)
 
 
 def _epsilon(release: Any) -> Fraction:
@@ -261,9 +275,16 @@ def _epsilon(release: Any) -> Fraction:
 
 def counts(run: Run, asked: Asked, lines: Sequence[Line] | None = None) -> Iterator[_Counts]:
     """Yield the tallies of a release that count records, with the law of their noise where it is seen."""
-    plan = plan_of(run, asked)
-    truths = pool(sums_of(run, asked)).records
-    for line, values, truth in zip(lines or plan.lines, opened_values(asked), truths, strict=True):
+    plan, question = plan_of(run, asked), question_of(run, asked)
+    pooled = pool(sums_of(run, asked, question))
+    tallies = zip(
+        lines or plan.lines,
+        opened_values(asked),
+        noiseless(question, pooled),
+        pooled.records,
+        strict=True,
+    )
+    for line, values, bare, truth in tallies:
         table, least = line.allotment.table, line.allotment.least_shown
         if line.tally.step != 1 or line.tally.signed or table.K > MOST_BITS:
             continue
@@ -271,7 +292,7 @@ def counts(run: Run, asked: Asked, lines: Sequence[Line] | None = None) -> Itera
         starts = np.zeros(truth.size, np.int64)
         if line.guard and least is not None and plan.guarantee.rule is not Rule.EXACT:
             starts = law.from_on(least - truth)
-        yield _Counts(law, starts, values, truth, line)
+        yield _Counts(law, starts, values, bare, truth, line)
 
 
 def _same_cells(each: Sequence[Sequence[_Counts]]) -> None:
@@ -282,7 +303,10 @@ def _same_cells(each: Sequence[Sequence[_Counts]]) -> None:
 
 @dataclass(frozen=True)
 class _Found:
-    """`error` is the root mean square of what there was, `whole` that of noise where nothing is hidden."""
+    """`error` is the root mean square of what there was, `whole` that of noise where nothing is hidden.
+
+    `p` is the chance of so small a sum of absolute errors, `least` that of none on noiseless releases.
+    """
 
     error: float
     whole: float
@@ -301,20 +325,26 @@ def _judge(
     `combined` makes the errors of one tally from those of each release; `law` gives values and chances of
     their size, from where the releases' noise starts.
     """
-    scores, sizes = [], []
+    scores: list[Scores] = []
+    without_noise: list[Scores] = []
+    sizes = []
     squares = 0.0
     for members in zip(*each, strict=True):
-        seen = np.all([member.shown for member in members], axis=0)
+        seen, unhidden = (
+            np.all([~np.isnan(values) for values in of], axis=0)
+            for of in ([member.values for member in members], [member.bare for member in members])
+        )
         errors = combined(members)[seen]
         sizes.append(errors)
         squares += errors.size * sum(member.law.deviation**2 for member in members)
-        starts = np.stack([member.starts[seen] for member in members])
-        kinds, times = np.unique(starts, axis=1, return_counts=True)
-        for kind, often in zip(kinds.T.tolist(), times.tolist(), strict=True):
-            scores.append(Scores(*law(kind, [member.law for member in members]), often))
+        for chosen, found in ((seen, scores), (unhidden, without_noise)):
+            starts = np.stack([member.starts[chosen] for member in members])
+            kinds, times = np.unique(starts, axis=1, return_counts=True)
+            for kind, often in zip(kinds.T.tolist(), times.tolist(), strict=True):
+                found.append(Scores(*law(kind, [member.law for member in members]), often))
     whole = np.concatenate(sizes)
     if not whole.size:
         raise LookupError("no value is shown in every answer")
-    p, least = (tails(scores, found)[0] for found in (int(np.abs(whole).sum()), 0))
+    p, least = tails(scores, int(np.abs(whole).sum()))[0], tails(without_noise, 0)[0]
     error, law_error = float(np.sqrt(np.mean(whole**2))), sqrt(squares / whole.size)
     return _Found(error, law_error, p, least, whole.size)

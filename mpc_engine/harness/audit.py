@@ -4,8 +4,8 @@ A statement of privacy is proved, not measured: `exact` gives the bounds of the 
 rational arithmetic. The audit measures what was really released, for a table in which many cells hold c and
 many hold c + 1 patients. Two ways, because each misses faults that the other sees:
 
-* *event sets*: cells with c and with c + 1 are compared in every event {v = x}, {v ≥ x} and {suppressed}, in
-  both directions. Clopper–Pearson intervals, Bonferroni over the events [CP34].
+* *event sets*: cells with c and with c + 1 are compared in every event {suppressed}, {v = x}, {v ≥ x} and
+  {v < x or suppressed}, in both directions. Clopper–Pearson intervals, Bonferroni over the events [CP34].
 * *one run*: whether the last patient of a cell is there was a coin of its own; an attacker guesses all coins
   from the release. Under ε-differential privacy the right guesses are dominated by a binomial law with
   success e^ε/(1 + e^ε) [Steinke23], which needs no assumption about how cells depend on each other.
@@ -173,9 +173,11 @@ def event_sets(without: Floats, holding: Floats, count: int, delta: float, level
         equal = np.bincount(each - least, minlength=most - least + 1)
         above = equal[::-1].cumsum()[::-1]
         hidden = all_of_them.size - each.size
-        tallied.append(np.concatenate([equal, above, all_of_them.size - above, [hidden]]))
-    span = most - least + 1
-    names = [f"{{v {sign} {least + i}}}" for sign in ("=", "≥", "<") for i in range(span)] + ["{suppressed}"]
+        below = all_of_them.size - above[1:]  # below the least there is nothing but what is suppressed
+        tallied.append(np.concatenate([[hidden], equal, above, below]))
+    places = range(least, most + 1)
+    names = ["{suppressed}", *(f"{{v = {x}}}" for x in places), *(f"{{v ≥ {x}}}" for x in places)]
+    names += [f"{{v < {x} or suppressed}}" for x in places[1:]]
     share = level / (4 * len(names))
     best = Bound(0.0, "no event")
     sizes = (without.size, holding.size)

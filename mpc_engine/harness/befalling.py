@@ -6,9 +6,12 @@ import asyncio
 import contextvars
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from mpc_engine.errors import PeerError
 from mpc_engine.harness.record import Happened
 from mpc_engine.harness.seats import Seats
 from mpc_engine.harness.weather import Weather
@@ -62,6 +65,8 @@ class Befalling:
         self._armed: list[Happened] = []
         self._running: list[_Running] = []
         self._jobs: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+        """What went wrong in jobs that nobody waited for."""
         self._cut: Counter[frozenset[int]] = Counter()
         self.frozen: Counter[int] = Counter()
         """Parties that stand still."""
@@ -81,7 +86,7 @@ class Befalling:
         if fault.kind == "reset":
             self._arm_reset(happened, number)
             return
-        self._note(happened)
+        spent = self._spent()
         kind: dict[str, Callable[[Fault, int], Callable[[], Coroutine[Any, Any, None]]]] = {
             "kill": self._kill,
             "stop": self._stop,
@@ -92,6 +97,7 @@ class Befalling:
             "expire": self._expire,
         }
         running = _Running(happened, kind[fault.kind](fault, number))
+        self._note(happened, spent)
         self._running.append(running)
         if fault.for_s is not None:
             running.timer = self._job(self._end_after(running, fault.for_s))
@@ -101,10 +107,10 @@ class Befalling:
         for happened in list(self._armed):
             if happened.fault.at == place and self._numbers[happened.fault.party] == number:
                 self._armed.remove(happened)
-                self.strike(happened)
+                self._within(self.strike, happened)
 
     async def mend(self) -> None:
-        """Undo all faults, start who is down, and let no further one come."""
+        """Undo all faults, start who is down, and let no further one come; raise what went wrong with any."""
         self._armed.clear()
         jobs = list(self._jobs)
         for job in jobs:
@@ -115,6 +121,8 @@ class Befalling:
             await running.undo()
         for number in self._numbers.values():
             await self._start(number)
+        if self._failures:
+            raise self._failures[0]
 
     async def close(self) -> None:
         """Let nothing come any more."""
@@ -201,17 +209,20 @@ class Befalling:
         against = self._against(happened.fault, number)
 
         def come() -> None:
-            self._note(happened)
+            spent = self._spent()
             for other in against:
                 self._exchange.cut(number, other)
                 if not self._cut[frozenset((number, other))]:
                     self._exchange.heal(number, other)
-            happened.ended_s = self._now()
+            self._note(happened, spent)
+            happened.ended_s = happened.began_s
 
         if happened.fault.bytes == 0:
             come()
             return
-        prevent = self._weather.reset_after(number, against, happened.fault.bytes, come)
+        prevent = self._weather.reset_after(
+            number, against, happened.fault.bytes, partial(self._within, come)
+        )
         self._running.append(_Running(happened, _ending(prevent)))
 
     # --- within -----------------------------------------------------------------------------------------
@@ -221,14 +232,24 @@ class Befalling:
         wanted = {self._numbers[name] for name in fault.against} or set(self._numbers.values())
         return tuple(peer for peer in self._exchange.peers(number) if peer in wanted)
 
-    def _note(self, happened: Happened) -> None:
-        happened.began_s = self._now()
-        happened.spent_before = {name: self.seats.spent(number) for name, number in self._numbers.items()}
+    def _within(self, strike: Callable[..., None], *of: Happened) -> None:
+        """Have a fault come within a party's code, which must not take what goes wrong there for its own."""
+        try:
+            strike(*of)
+        except Exception as failure:
+            self._failures.append(failure)
+
+    def _spent(self) -> dict[str, int]:
+        return {name: self.seats.spent(number) for name, number in self._numbers.items()}
+
+    def _note(self, happened: Happened, spent: dict[str, int]) -> None:
+        happened.began_s, happened.spent_before = self._now(), spent
 
     async def _start(self, number: int) -> None:
         # With a certificate that has expired a party does not start.
         if number not in self._exchange.refused:
-            await self.seats.start(number)
+            with suppress(PeerError):  # it was killed meanwhile
+                await self.seats.start(number)
 
     async def _later(self, happened: Happened, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
@@ -243,8 +264,13 @@ class Befalling:
     def _job(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         job = self._context.copy().run(asyncio.get_running_loop().create_task, work)
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(self._over)
         return job
+
+    def _over(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (failure := job.exception()) is not None:
+            self._failures.append(failure)
 
 
 def _ending(end: Callable[[], None]) -> Callable[[], Coroutine[Any, Any, None]]:

@@ -110,6 +110,7 @@ class Ends:
 
     status: int
     cpu_s: float
+    peak_mib: float
 
 
 class Nursery(_Child):
@@ -118,6 +119,7 @@ class Nursery(_Child):
     def __init__(self) -> None:
         super().__init__("mpc_engine.harness.nursery", *_LOADED)
         self._lock = asyncio.Lock()
+        self._numbers = itertools.count(1)
 
     async def begin(self) -> None:
         """Start it and wait until it can fork. Raises LostError."""
@@ -134,16 +136,20 @@ class Nursery(_Child):
         answer = await self._ask(poll_order(pid))
         if answer["status"] is None:
             return None
-        return Ends(int(answer["status"]), float(answer["cpu_s"]))
+        return Ends(int(answer["status"]), float(answer["cpu_s"]), float(answer["peak_mib"]))
 
     async def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        # Whoever is cancelled meanwhile must not leave an answer to the next one's order.
+        # Not to be interrupted: what was forked, or has ended, is told once.
         return await asyncio.shield(asyncio.ensure_future(self._exchange(order)))
 
     async def _exchange(self, order: Mapping[str, Any]) -> dict[str, Any]:
         async with self._lock:
-            await self._say(order)
-            return await self._line(_ANSWER_S)
+            number = next(self._numbers)
+            await self._say({"number": number, **order})
+            # Answers to orders that were given up before may still come.
+            while (answer := await self._line(_ANSWER_S))["number"] != number:
+                pass
+            return answer
 
 
 class Analysts(_Child):

@@ -32,6 +32,7 @@ class Fleet:
         self._started: dict[str, float] = {}
         self._cpu_before: dict[str, float] = {}
         self._cpu_gone: dict[str, float] = {}
+        self._peak_gone: dict[str, float] = {}
 
     async def start(self, name: str) -> None:
         """Start a party's process."""
@@ -58,6 +59,7 @@ class Fleet:
         del self._pids[name]
         cpu = end.cpu_s - self._cpu_before[name]
         self._cpu_gone[name] = self._cpu_gone.get(name, 0.0) + max(0.0, cpu)
+        self._peak_gone[name] = max(self._peak_gone.get(name, 0.0), end.peak_mib)
         return f"it ended with status {end.status}: {last_words(self._homes[name])}"
 
     async def end(self, name: str) -> None:
@@ -97,9 +99,9 @@ class Fleet:
             self._cpu_before[name] = cpu_of(pid)
 
     def usage(self, name: str, links: tuple[int, int]) -> Usage:
-        """Return what a party has used; bytes are those that its present process says."""
-        cpu, peak = self._cpu_gone.get(name, 0.0), 0.0
+        """Return what all processes of a party have used; bytes are those that its present one says."""
+        cpu, peak = self._cpu_gone.get(name, 0.0), self._peak_gone.get(name, 0.0)
         if name in self._pids:
             cpu += max(0.0, cpu_of(self._pids[name]) - self._cpu_before[name])
-            peak = peak_of(self._pids[name])
+            peak = max(peak, peak_of(self._pids[name]))
         return Usage(round(cpu, 3), peak, links[0], links[1])

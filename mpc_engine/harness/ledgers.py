@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mpc_engine.errors import EngineError
-from mpc_engine.harness.layout import Home
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import PUBLISHING, SessionRow
+
+if TYPE_CHECKING:
+    from mpc_engine.harness.layout import Home
 
 SPENT: Final = (*PUBLISHING, "RELEASED", "LOST", "ADOPTED")
 """States of a session that has cost its charge."""

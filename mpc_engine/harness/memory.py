@@ -112,6 +112,8 @@ class MemoryStage(Stage):
             party.name: load_codebook(scenario.path(party.codebook or scenario.codebook))
             for party in self._order
         }
+        for ask in scenario.asks:
+            self._asked(ask)
         self._register()
         self._directory = self._identities()
         self.members = self._directory.members

@@ -23,7 +23,7 @@ from mpc_engine.harness.processes import ANALYSTS, ProcessStage
 from mpc_engine.harness.record import Happened
 from mpc_engine.harness.stage import Show
 from mpc_engine.harness.timeline import Timeline, timelines
-from mpc_engine.harness.wires import Wires
+from mpc_engine.harness.wires import Traffic, Wires
 from mpc_engine.scenario import document
 from mpc_engine.scenario.document import Ask, Scenario, Weather
 from mpc_engine.scenario.expectations import Trips
@@ -64,7 +64,8 @@ class NetworkStage(ProcessStage):
         self._stack = ExitStack()
         self._networks: Mapping[str, str] = {}
         self._queries: dict[str, Query] = {}
-        self._resets: list[tuple[Fault, Happened]] = []
+        self._resets: dict[int, Happened] = {}
+        self.measuring: set[str] = set()
         self._trips: dict[str, dict[str, Any]] = {}
 
     def address(self, party: str) -> str:
@@ -123,12 +124,13 @@ class NetworkStage(ProcessStage):
         others = [name for name in self.layout.homes if name != fault.party]
         against = list(fault.against) or others
         if fault.kind == "partition" and fault.for_s is not None:
-            await self.begin(happened)
+            happened.spent_before = await self.spent()
+            at_s = self.now()
             self._wires.cut(fault.party, against, fault.for_s)
+            self._note(happened, at_s)
             self._later(self._healed(happened, fault.for_s))
         else:
-            self._resets.append((fault, happened))
-            self._wires.reset(fault.party, against, fault.bytes)
+            self._resets[self._wires.reset(fault.party, against, fault.bytes)] = happened
 
     async def _healed(self, happened: Happened, for_s: float) -> None:
         await asyncio.sleep(for_s)
@@ -136,12 +138,14 @@ class NetworkStage(ProcessStage):
 
     def _came(self, event: Mapping[str, Any]) -> None:
         """Note that the relay has reset a connection: the first of those that a fault names counts."""
-        for fault, happened in self._resets:
-            if fault.party == event["party"] and happened.began_s is None:
-                at_s = event["at"] - self._ready
-                happened.ended_s = at_s
-                self._later(self.begin(happened, at_s))
-                return
+        happened = self._resets.pop(event["order"], None)
+        if happened is not None:
+            happened.ended_s = event["at"] - self._ready
+            self._note(happened, happened.ended_s)
+            self._later(self._paid(happened))
+
+    async def _paid(self, happened: Happened) -> None:
+        happened.spent_before = await self.spent()
 
     # --- measuring --------------------------------------------------------------------------------------
 
@@ -151,7 +155,7 @@ class NetworkStage(ProcessStage):
         return await super().submit(ask, number, query)
 
     async def mend(self) -> None:
-        """Heal the network, mend all else, then measure what is expected of time."""
+        """Heal the network, let no more resets come, mend all else, then measure what is expected of time."""
         await asyncio.to_thread(self._wires.heal)
         await super().mend()
         for expected in self.scenario.expect:
@@ -178,13 +182,14 @@ class NetworkStage(ProcessStage):
                 before = await asyncio.to_thread(self._wires.traffic)
                 sessions.add(await self._one(ask, next(numbers)))
                 after = await asyncio.to_thread(self._wires.traffic)
-                sessions.busiest.append(max(after[pair]["bytes"] - before[pair]["bytes"] for pair in after))
+                sessions.busiest.append(_busiest(before, after))
         self._trips[ask.name] = {weather: sessions.summary() for weather, sessions in weathers.items()}
         await asyncio.to_thread(self._set_weather, False)
 
     async def _one(self, ask: Ask, number: int) -> Timeline | None:
         """Ask once more, and return the session's timeline; None if nothing was released."""
         request = await self.submit(ask, number, titled(self._queries[ask.name], number))
+        self.measuring.add(request)
         ended = await self.wait(ask, request, ask.wait_s)
         homes = [home for home in self.layout.homes.values() if home.party.computing]
         journals = {home.name: read_journal(home, self._ready_at) for home in homes}
@@ -220,6 +225,11 @@ class _Sessions:
             "phases": _medians([each.phases() for each in self.complete]),
             "busiest_bytes": statistics.median(self.busiest),
         }
+
+
+def _busiest(before: Traffic, after: Traffic) -> int:
+    """Return the bytes on the busiest wire between two parties: what analysts fetch is no session's."""
+    return max(after[pair]["bytes"] - before[pair]["bytes"] for pair in after if ANALYSTS not in pair)
 
 
 def _medians(phases: list[dict[str, float]]) -> dict[str, float]:

@@ -1,24 +1,24 @@
 """Whether a release errs as its noise tables say, shows cells as often, and errs as a trusted curator would.
 
-Only p-values decide, each exact but for the comparison of two samples. With several tests of one matter the
-least p-value counts, times their number.
+Only p-values decide, each exact but for the comparison of two samples and for intervals that depend on each
+other. With several tests of one matter the least p-value counts, times their number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from mpc_engine.dp.accounting import publication_probability
 from mpc_engine.dp.calibrate import MOST_COMPARED_BITS, curator_noise, total_variation
 from mpc_engine.dp.noise_table import NoiseTable
-from mpc_engine.harness.alternatives import ideal_variance, per_unit
+from mpc_engine.harness.alternatives import ideal_variance, noiseless, per_unit
 from mpc_engine.harness.answers import Integers, Line, Question, Sums
 from mpc_engine.harness.noise_law import Law, Scores, law_of, two_sided
 from mpc_engine.release.opened import Floats
@@ -47,6 +47,11 @@ class Shown:
     pooled: Sums
     values: Sequence[Floats] = field(repr=False)
     sites: Mapping[str, Sums] = field(default_factory=dict, repr=False)
+
+    @property
+    def bare(self) -> Shown:
+        """What would be shown of the same sums without any noise."""
+        return replace(self, values=noiseless(self.question, self.pooled))
 
     def withheld(self, at: int, site: str) -> Integers:
         """Return how many records of the shown values a site would withhold that masks its counts below k."""
@@ -332,3 +337,35 @@ def greatest_variation(question: Question) -> Fraction | None:
     """
     tables = {line.allotment.table for line in question.lines if line.allotment.table.K <= MOST_COMPARED_BITS}
     return max((total_variation(table) for table in tables), default=None)
+
+
+def together(drawn: Sequence[tuple[int, int]], stated: float) -> float:
+    """Return how many intervals stand or fall together, from how much their number varies in draws.
+
+    `drawn` are, by draw, how many intervals hold of how many; each does with a chance of ``stated``.
+    """
+    right, number = np.array(drawn, np.float64).T
+    if not number.any():
+        return 1.0
+    variance = float((right - stated * number).var(ddof=1))
+    return float(np.clip(variance / (number.mean() * stated * (1 - stated)), 1.0, max(1.0, number.mean())))
+
+
+def so_few(held: int, intervals: int, stated: float, alike: float) -> float:
+    """Return the chance that at most so many intervals hold; 0 if there is none.
+
+    It is the binomial law of ``intervals / alike`` independent ones, carried on between whole numbers.
+    """
+    if not intervals:
+        return 0.0
+    missed = (intervals - held) / alike
+    return float(special.betainc(missed, held / alike + 1, 1 - stated)) if missed else 1.0
+
+
+def between(means: Floats, least: float, most: float) -> float:
+    """Return the chance of means so far out if their expectation lies between two bounds; 0 if not finite."""
+    if means.size < 2 or not np.isfinite(means).all():
+        return 0.0
+    error = max(float(means.std(ddof=1)), 1e-9) / math.sqrt(means.size)
+    away = min(means.mean() - least, most - means.mean()) / error
+    return min(1.0, 2 * float(stats.t.cdf(away, means.size - 1)))

@@ -1,9 +1,9 @@
 """A process from which others are forked, so that each starts with all its libraries.
 
 Run as a program, with the modules to import as arguments, it takes orders as lines of JSON on standard input
-and answers each with a line. What it forks is a process like any other: it has its own memory, files, ports,
-network and end. Only what it would spend on importing is saved; and all of them run, and declare, the same
-source, even if it changes meanwhile.
+and answers each with a line that has its ``number``, if it had one. What it forks is a process like any
+other: it has its own memory, files, ports, network and end. Only what it would spend on importing is saved;
+and all of them run, and declare, the same source, even if it changes meanwhile.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def main(*modules: str) -> None:
             if pid == 0:
                 _live(order)
             running.add(pid)
-            _say({"pid": pid})
+            answer: dict[str, Any] = {"pid": pid}
         else:
-            _say(_poll(int(order["pid"]), running))
+            answer = _poll(int(order["pid"]), running)
+        _say({"number": order.get("number"), **answer})
     for pid in running:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -77,8 +78,8 @@ def start_order(
 def poll_order(pid: int) -> dict[str, Any]:
     """Return the order to look whether a process has ended.
 
-    It is answered by its `status`, negative for a signal, and by the CPU time it used, `cpu_s`; once, for
-    it is reaped then. Before and after, `status` is None.
+    It is answered by its `status`, negative for a signal, by the CPU time it used, `cpu_s`, and by the most
+    memory it held, `peak_mib`; once, for it is reaped then. Before and after, `status` is None.
     """
     return {"order": "poll", "pid": pid}
 
@@ -99,7 +100,11 @@ def _poll(pid: int, running: set[int]) -> dict[str, Any]:
     if not ended:
         return {"status": None}
     running.discard(pid)
-    return {"status": os.waitstatus_to_exitcode(status), "cpu_s": used.ru_utime + used.ru_stime}
+    return {
+        "status": os.waitstatus_to_exitcode(status),
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "peak_mib": used.ru_maxrss / 1024,
+    }
 
 
 def _live(order: dict[str, Any]) -> NoReturn:

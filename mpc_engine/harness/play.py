@@ -11,10 +11,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from mpc_engine.errors import EngineError
+from mpc_engine.errors import (
+    BudgetError,
+    DocumentError,
+    IdempotencyError,
+    MismatchError,
+    PeerError,
+    PolicyError,
+    RateLimitError,
+    RequestStateError,
+    StoppedError,
+    TooLargeError,
+    UnknownCertificateError,
+)
 from mpc_engine.harness.notice import first_notice
 from mpc_engine.harness.record import Asked, Happened, Run
 from mpc_engine.harness.stage import Ended, Show, Stage
+from mpc_engine.release.blocks import first_error
 from mpc_engine.scenario import document
 from mpc_engine.scenario.document import Ask, Scenario
 from mpc_engine.scenario.faults import Fault
@@ -25,6 +38,20 @@ from mpc_engine.statistics.query import Query
 _BEFORE: Final = ("partition", "reset", "slow", "tamper")
 """Faults after which a party still takes questions: at no seconds they come before the question, so that no
 session can outrun them."""
+_REFUSALS: Final = (
+    BudgetError,
+    DocumentError,
+    IdempotencyError,
+    MismatchError,
+    PolicyError,
+    RequestStateError,
+    TooLargeError,
+    UnknownCertificateError,
+)
+"""What a party answers to a question that it does not take."""
+_UNREACHED: Final = (PeerError, RateLimitError, StoppedError)
+"""What an analyst's program meets when a party does not answer, or has no time. All else is a failure of
+the harness, of which no party may be said to have refused anything."""
 
 
 def silent(line: str) -> None:
@@ -109,6 +136,7 @@ async def play_on(
         await stage.mend()
         run.parties = await stage.records()
         run.further |= stage.further()
+        run.measuring = frozenset(stage.measuring)
     for happened in run.faults:
         _complete(run, happened)
     return run
@@ -159,8 +187,11 @@ class _Playing:
             self._one(ask, number, titled(query, number), handed_in if number == 0 else None)
             for number in range(ask.together)
         ]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in asked]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each) for each in asked]
+        except BaseExceptionGroup as failures:
+            raise first_error(failures) from None
         self.run.asked.extend(task.result() for task in tasks)
 
     def _faults(self, ask: Ask) -> tuple[list[Happened], list[Happened]]:
@@ -191,8 +222,10 @@ class _Playing:
         stage, request, began = self.stage, "", self.stage.now()
         try:
             request = await stage.submit(ask, number, query)
-        except EngineError as error:
+        except _REFUSALS as error:
             ended = Ended("REJECTED", error.reason, str(error))
+        except _UNREACHED as error:
+            ended = Ended("UNKNOWN", error.reason, str(error))
         else:
             if handed_in is not None:
                 handed_in()
@@ -224,7 +257,7 @@ def _complete(run: Run, happened: Happened) -> None:
     """Fill in who noticed a fault first, and what all parties have spent in the end."""
     if happened.began_s is None:
         return
-    happened.spent_after = {name: party.spent for name, party in run.parties.items()}
+    happened.spent_after = {name: run.spent(name) for name in run.parties}
     notice = first_notice(run, happened)
     if notice is not None:
         happened.noticed_s, happened.by, happened.reason = notice.at_s, notice.by, notice.reason

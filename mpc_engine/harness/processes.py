@@ -41,6 +41,8 @@ _ASK_S: Final = 5.0
 _MAKING_S: Final = 12.0
 """What starting is given before a certificate's time is counted, and what each party adds to it."""
 _MAKING_EACH_S: Final = 1.0
+_BY_ITSELF: Final = frozenset({*actor.SIGNALS, "tamper"})
+"""Faults that a trap itself makes; before others it holds its party."""
 _SLICE_S: Final = 0.05
 """A slowed party runs for its part of each of these."""
 
@@ -63,6 +65,10 @@ class ProcessStage(Stage):
         self.registered: Mapping[str, Path] = {}
         self._nursery = Nursery()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+        """What went wrong in tasks that nobody waited for."""
+        self._laid: list[tuple[Fault, Happened, Home]] = []
+        """Traps that nobody has seen catch yet."""
         self._down: set[str] = set()
         """Parties that a fault has ended, and that are not to run until it is over."""
         self._renewed: set[str] = set()
@@ -80,7 +86,7 @@ class ProcessStage(Stage):
         return ""
 
     async def disturb(self, fault: Fault, happened: Happened) -> None:
-        """Begin a fault of the network, and see to its end; `begin` has not been called yet."""
+        """Begin a fault of the network, note that, and see to its end."""
         raise DocumentError(f"`{fault.kind}` cannot be played on the stage {self.name}")
 
     # --- life -------------------------------------------------------------------------------------------
@@ -195,49 +201,61 @@ class ProcessStage(Stage):
         (home.folder / actor.SPRUNG).unlink(missing_ok=True)
         trap = {"place": fault.at, "how": how, "section": fault.section or "VALUES"}
         actor.put(home.folder / actor.TRAP, trap)
-        self._later(self._watch(fault, happened, home))
+        laid = (fault, happened, home)
+        self._laid.append(laid)
+        self._later(self._watch(laid))
 
     async def strike(self, fault: Fault, happened: Happened) -> None:
         """Have a fault befall the parties now."""
-        home = self.layout.homes[fault.party]
-        numbers = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "freeze": signal.SIGSTOP}
-        if fault.kind in numbers:
-            await self.begin(happened)
-            self.fleet.signal(fault.party, numbers[fault.kind])
-        elif fault.kind == "tamper":
-            await self.begin(happened)
-            actor.put(home.folder / actor.TAMPER, {"section": fault.section or "VALUES"})
-        elif fault.kind == "slow":
-            await self.begin(happened)
-        else:
+        if fault.kind in ("partition", "reset"):
             await self.disturb(fault, happened)
             return
-        self._befallen(fault, happened)
+        home = self.layout.homes[fault.party]
+        numbers = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "freeze": signal.SIGSTOP}
+        happened.spent_before = await self.spent()
+        at_s = self.now()
+        if fault.kind in numbers:
+            self.fleet.signal(fault.party, numbers[fault.kind])
+        elif fault.kind == "tamper":
+            actor.put(home.folder / actor.TAMPER, {"section": fault.section or "VALUES"})
+        self._note(happened, at_s)
+        self._follow(happened)
 
-    async def begin(self, happened: Happened, at_s: float | None = None) -> None:
-        """Note that a fault begins, at `at_s` or now, and what has been spent by then."""
-        happened.began_s = self.now() if at_s is None else at_s
-        ledgers = [asyncio.to_thread(read_ledger, home) for home in self.layout.homes.values()]
-        for name, ledger in zip(self.layout.homes, await asyncio.gather(*ledgers), strict=True):
-            happened.spent_before[name] = ledger.spent
+    async def spent(self) -> dict[str, int]:
+        """Return the micro-ε that each party has spent by now."""
+        homes = self.layout.homes
+        ledgers = await asyncio.gather(*(asyncio.to_thread(read_ledger, home) for home in homes.values()))
+        return {name: ledger.spent for name, ledger in zip(homes, ledgers, strict=True)}
 
-    async def _watch(self, fault: Fault, happened: Happened, home: Home) -> None:
+    async def _watch(self, laid: tuple[Fault, Happened, Home]) -> None:
         """Wait until a trap has caught, and see to what follows."""
-        sprung = home.folder / actor.SPRUNG
-        while not sprung.exists():
+        fault, happened, home = laid
+        while not (home.folder / actor.SPRUNG).exists():
             await asyncio.sleep(_LOOK_S)
-        at_s = json.loads(sprung.read_text())["at"] - self._ready
-        if fault.kind in (*actor.SIGNALS, "tamper"):
-            await self.begin(happened, at_s)
-            self._befallen(fault, happened)
+        if fault.kind in _BY_ITSELF:
+            await self._caught(laid)
+            self._follow(happened)
             return
+        self._laid.remove(laid)
         await self.strike(fault, happened)
         self.fleet.signal(fault.party, signal.SIGCONT)
 
-    def _befallen(self, fault: Fault, happened: Happened) -> None:
+    async def _caught(self, laid: tuple[Fault, Happened, Home]) -> None:
+        """Note that a trap has caught, which has done to its party what it was for."""
+        _, happened, home = laid
+        happened.spent_before = await self.spent()
+        self._note(happened, json.loads((home.folder / actor.SPRUNG).read_text())["at"] - self._ready)
+        self._laid.remove(laid)
+
+    def _note(self, happened: Happened, at_s: float) -> None:
+        """Note that a fault has come."""
+        happened.began_s = at_s
+        if happened.fault.kind in ("kill", "stop"):
+            self._down.add(happened.fault.party)
+
+    def _follow(self, happened: Happened) -> None:
         """Have somebody see to it that a fault ends, if it does."""
-        if fault.kind in ("kill", "stop"):
-            self._down.add(fault.party)
+        fault = happened.fault
         if fault.kind == "slow":
             self._later(self._slow(fault, happened))
         elif fault.for_s is not None:
@@ -276,7 +294,9 @@ class ProcessStage(Stage):
 
     async def _expire(self, fault: Fault, happened: Happened) -> None:
         await asyncio.sleep(max(0.0, fault.after_s - self.now()))
-        await self.begin(happened)
+        at_s = self.now()
+        happened.spent_before = await self.spent()
+        self._note(happened, at_s)
         if fault.for_s is not None:
             await asyncio.sleep(fault.for_s)
             self._renew({fault.party})
@@ -295,7 +315,12 @@ class ProcessStage(Stage):
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failures.append(failure)
 
     # --- the end ----------------------------------------------------------------------------------------
 
@@ -305,6 +330,11 @@ class ProcessStage(Stage):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for laid in list(self._laid):
+            # The question may have ended before anybody looked at the trap.
+            fault, _, home = laid
+            if fault.kind in _BY_ITSELF and (home.folder / actor.SPRUNG).exists():
+                await self._caught(laid)
         for home in self.layout.homes.values():
             for trap in (actor.TRAP, actor.TAMPER):
                 (home.folder / trap).unlink(missing_ok=True)
@@ -322,6 +352,8 @@ class ProcessStage(Stage):
                     await self.fleet.end(name)
                 while not await self._peaceful():
                     await asyncio.sleep(0.1)
+        if self._failures:
+            raise self._failures[0]
 
     async def _peaceful(self) -> bool:
         """Start whoever has ended, and return whether all are ready and nothing runs."""

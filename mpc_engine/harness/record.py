@@ -5,23 +5,26 @@ Times are seconds since the parties were ready, on the stage's clock: virtual ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine.codebook import Codebook
+from mpc_engine.harness.ledgers import spent_on
 from mpc_engine.ledger.rows import SessionRow
 from mpc_engine.release.plan import Member
 from mpc_engine.runtime.link import MessageKey
 from mpc_engine.scenario.document import Ask, Scenario, Stage
 from mpc_engine.scenario.faults import Fault
 from mpc_engine.statistics.query import Query
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Noted:
 class Usage:
     """What a party's process used, from ready to the end; zero where the stage cannot tell parties apart.
 
-    `sent_bytes` and `received_bytes` are payload of sessions' links.
+    `sent_bytes` and `received_bytes` are payload of sessions' links: where a party is a process of its own,
+    of its last process only.
     """
 
     cpu_s: float = 0.0
@@ -93,7 +97,8 @@ class Seen:
 class PartyRecord:
     """One party at the end. `spent` is micro-ε over all its sessions; `verified` whether its chain holds.
 
-    `serves` tells whether it was ready in the end.
+    `spent` counts what was only measured, too; `Run.spent` does not. `serves` tells whether it was ready in
+    the end.
     """
 
     name: str
@@ -136,6 +141,7 @@ class Run:
         members: the parties as the roster has them.
         took_s: wall time of all of it, on the machine's clock.
         further: what the stage measured beside, by name, such as the parts of `trips`.
+        measuring: the requests that the stage made for that, which are no part of the scenario.
         kept: the folder with everything that the parties wrote, until the run is closed.
     """
 
@@ -150,8 +156,10 @@ class Run:
     faults: list[Happened] = field(default_factory=list)
     took_s: float = 0.0
     further: dict[str, Any] = field(default_factory=dict)
+    measuring: frozenset[str] = frozenset()
     kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
     _sums: dict[str, dict[str, list[NDArray[np.int64]]]] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +172,13 @@ class Run:
         if self.kept is not None:
             self.kept.cleanup()
             self.kept = None
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` made for `key`, once for this run: so that all speak of the same draws."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     def of(self, ask: str | None) -> list[Asked]:
         """Return the requests of a question, by default of the first."""
@@ -181,6 +196,11 @@ class Run:
     def silos(self) -> tuple[str, ...]:
         """Names of the parties that hold records."""
         return tuple(member.name for member in self.members if member.silo)
+
+    def spent(self, party: str) -> int:
+        """Return the micro-ε that a party has spent on the scenario, that is not on measuring."""
+        found = self.parties[party]
+        return found.spent - spent_on(row for row in found.sessions if row.request in self.measuring)
 
     def sums(self, asked: Asked) -> dict[str, list[NDArray[np.int64]]]:
         """Return each silo's true sums for a question, by name: one vector per tally, in the plan's order.

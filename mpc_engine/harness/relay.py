@@ -4,8 +4,9 @@ Run as a process of its own: ``python -m mpc_engine.harness.relay``. It opens on
 namespace and carries IP packets from one to the other, later, slower or not at all. All of it lies below TCP,
 so slow start, windows, retransmissions and time-outs are those of the kernel. `Wires` starts and orders it.
 
-Orders are JSON objects, one a line, on standard input; every one is answered by one line, in order. What
-happens later, such as a reset, is told by a line with ``event``. The process ends with its input.
+Orders are JSON objects, one a line, on standard input; every one is answered by one line with its ``number``.
+What happens later, such as a reset, is told by a line with ``event`` and the number of its ``order``. The
+process ends with its input.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -125,7 +127,8 @@ class Relay:
         self._ended = not read
         *lines, self._lines = (self._lines + read).split(b"\n")
         for line in lines:
-            _answer(**self._obey(json.loads(line)))
+            order = json.loads(line)
+            _answer(number=order["number"], **self._obey(order))
 
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
@@ -141,7 +144,7 @@ class Relay:
                     wire.heal()
             case {"order": "reset", "party": party, "against": against, "bytes": count}:
                 for other in against:
-                    self._arm(party, other, count)
+                    self._arm(party, other, count, order["number"])
             case {"order": "traffic"}:
                 return {
                     "wires": [
@@ -155,14 +158,14 @@ class Relay:
     def _around(self, party: str, against: Sequence[str]) -> list[Wire]:
         return [self.wires[pair] for other in against for pair in ((party, other), (other, party))]
 
-    def _arm(self, party: str, other: str, count: int) -> None:
+    def _arm(self, party: str, other: str, count: int, number: int) -> None:
         """Reset the connections between two ends once `count` more bytes have come to `party`."""
         wire, back = self.wires[other, party], self.wires[party, other]
 
         def struck(last: Packet) -> list[bytes]:
             for content in back.reset(last):
                 self._give(other, content)
-            _answer(event="reset", party=party, against=other, at=time.monotonic())
+            _answer(event="reset", order=number, party=party, against=other, at=time.monotonic())
             return [last.reset()]
 
         wire.arm(count, struck)
@@ -175,6 +178,7 @@ def _answer(**fields: object) -> None:
 
 def main() -> None:
     """Run the relay that the first line of standard input describes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it by closing its input
     with suppress(OSError):
         os.nice(-10)  # what it measures must not wait for it
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
@@ -193,7 +197,7 @@ def main() -> None:
     except (OSError, subprocess.SubprocessError) as error:
         _answer(error=f"{type(error).__name__}: {error}")
         return
-    _answer(ready=True)
+    _answer(number=setup["number"], ready=True)
     relay.run()
 
 

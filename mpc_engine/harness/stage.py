@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -58,12 +58,14 @@ class Stage(Protocol):
         codebook: the scenario's, once entered; analysts ask with it.
         members: the parties as the roster has them, once entered.
         registered: folder of each silo's registered records, by name, once entered.
+        measuring: the requests that the stage has made itself, to measure; none of the scenario's.
     """
 
     name: document.Stage
     codebook: Codebook
     members: tuple[Member, ...]
     registered: Mapping[str, Path]
+    measuring: Collection[str] = ()
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new event loop of the kind that it needs, by default the usual one."""
@@ -92,8 +94,8 @@ class Stage(Protocol):
         """Hand a question in and return the request's id.
 
         It is asked by `ask.analyst` at `ask.party` (default: the first silo) under the key
-        ``{ask.name}-{number}``; `query` is what is asked, its title included. Raises EngineError if the
-        party refuses to take it. A party that cannot be reached is asked again for `ask.wait_s`.
+        ``{ask.name}-{number}``; `query` is what is asked, its title included. Raises EngineError: the
+        party's own if it refuses to take it. A party that cannot be reached is asked again for `ask.wait_s`.
         """
 
     @abstractmethod
@@ -107,7 +109,7 @@ class Stage(Protocol):
     def arm(self, fault: Fault, happened: Happened) -> None:
         """Prepare a fault that comes at the failpoint `fault.at`, or an `expire`.
 
-        When it comes the stage fills `began_s` and `spent_before`, and `ended_s` when it has undone it.
+        When it has come the stage fills `began_s` and `spent_before`, and `ended_s` when it has undone it.
         """
 
     @abstractmethod
@@ -121,7 +123,8 @@ class Stage(Protocol):
     async def mend(self) -> None:
         """Undo what faults have left, start who is down, and wait until all serve and nothing runs.
 
-        Does not raise if a party does not come back in time: its record says that it does not serve.
+        Does not raise if a party does not come back in time: its record says that it does not serve. Raises
+        what went wrong in faults that came or ended when nobody waited for them.
         """
 
     @abstractmethod

@@ -109,7 +109,7 @@ class Weather(Faults):
         weather = self._network.between(self._names[sender], self._names[receiver])
         delay_s = weather.delay_ms / 1000
         if weather.jitter_ms:
-            delay_s += weather.jitter_ms / 1000 * (2 * self._rng.random() - 1)
+            delay_s += weather.jitter_ms / 1000 * self._rng.random()
         delay_s = max(delay_s, LEAST_DELAY_S)
         if weather.rate_mbit is not None:
             ready = max(now, self._busy_until.get((sender, receiver), 0.0)) + size / (

@@ -53,8 +53,8 @@ class Wire:
         self._cut_until = until
 
     def heal(self) -> None:
-        """Undo a cut at once."""
-        self._cut_until = 0.0
+        """Undo a cut at once, and forget a reset that has not come yet."""
+        self._cut_until, self._armed = 0.0, None
 
     def arm(self, count: int, struck: Struck) -> None:
         """Call `struck` once `count` more bytes of payload have come; nothing of that flow follows them."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -18,6 +20,8 @@ from mpc_engine.scenario.document import Weather
 
 PATIENCE_S = 30.0
 """So long an answer of the relay may take."""
+Traffic = Mapping[tuple[str, str], Mapping[str, int]]
+"""What each wire has carried and dropped, in packets and bytes, by sender and receiver."""
 Happening = Callable[[Mapping[str, Any]], None]
 """Told what the relay did later than it was ordered; called in a thread of its own."""
 
@@ -49,6 +53,7 @@ class Wires:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._turn = threading.Lock()
+        self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -56,6 +61,7 @@ class Wires:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the harness, which ends the relay when nothing needs it
         )
         self._reader = threading.Thread(target=self._read, name="relay", daemon=True)
         self._reader.start()
@@ -98,17 +104,18 @@ class Wires:
         self._ask({"order": "cut", "party": party, "against": list(against), "for_s": for_s})
 
     def heal(self) -> None:
-        """Undo cuts."""
+        """Undo cuts, and let no reset come that has not come yet."""
         self._ask({"order": "heal"})
 
-    def reset(self, party: str, against: Sequence[str], count: int) -> None:
+    def reset(self, party: str, against: Sequence[str], count: int) -> int:
         """Reset the connection of each other end with `party`, once `count` more bytes have come from it.
 
-        `happening` is told of each.
+        `happening` is told of each, with this order's number, which is returned, as `order`.
         """
-        self._ask({"order": "reset", "party": party, "against": list(against), "bytes": count})
+        answer = self._ask({"order": "reset", "party": party, "against": list(against), "bytes": count})
+        return int(answer["number"])
 
-    def traffic(self) -> dict[tuple[str, str], dict[str, int]]:
+    def traffic(self) -> Traffic:
         """Return what each wire has carried and dropped, in packets and bytes, by sender and receiver."""
         wires = self._ask({"order": "traffic"})["wires"]
         return {(wire.pop("from"), wire.pop("to")): wire for wire in wires}
@@ -120,10 +127,11 @@ class Wires:
         if process is None or process.stdin is None:
             raise EngineError("the relay has not been started")
         with self._turn:
+            number = next(self._numbers)
             try:
-                process.stdin.write(json.dumps(order) + "\n")
+                process.stdin.write(json.dumps({"number": number, **order}) + "\n")
                 process.stdin.flush()
-                answer = self._answers.get(timeout=PATIENCE_S)
+                answer = self._answer(number)
             except (OSError, ValueError):
                 raise EngineError("the relay has ended") from None
             except queue.Empty:
@@ -131,6 +139,14 @@ class Wires:
         if "error" in answer:
             raise EngineError(f"the relay failed: {answer['error']}")
         return answer
+
+    def _answer(self, number: int) -> dict[str, Any]:
+        """Return the answer to an order; those to orders that were given up before may still come."""
+        ends = time.monotonic() + PATIENCE_S
+        while True:
+            answer = self._answers.get(timeout=max(0.0, ends - time.monotonic()))
+            if answer.get("number", number) == number:
+                return answer
 
     def _read(self) -> None:
         process = self._process

@@ -132,7 +132,10 @@ class Pooled(_Expectation):
 
 
 class Noise(_Expectation):
-    """Published values err as the noise table says, and cells are shown as often as it says."""
+    """Published values err as the noise table says, and cells are shown as often as it says.
+
+    Of too few values to tell noise from none at all it does not hold.
+    """
 
     kind: Literal["noise"]
     p_least: Chance = P_LEAST
@@ -148,7 +151,10 @@ class Published(_Expectation):
 
 
 class Coverage(_Expectation):
-    """Stated intervals that hold the pooled truth, of all whose statistic is `statistic`."""
+    """Intervals of `statistic` hold the pooled truth at least as often as stated.
+
+    And the stated errors of the noise alone are right to within a factor of 2.
+    """
 
     kind: Literal["coverage"]
     statistic: str

@@ -48,11 +48,13 @@ def made_up(
     asks: str = "",
     spent: int | None = None,
     titles: Sequence[str] = (),
+    agreed: int = 5,
 ) -> Run:
     """Return a run in which each question was answered with the silos' counts and the noise.
 
     `counts` are by question and silo; `asks` are the scenario's questions and expectations, by default one
-    of each name "q0", "q1", …; `spent` is every silo's micro-ε, by default that of all questions.
+    of each name "q0", "q1", …; `spent` is every silo's micro-ε, by default that of all questions; `agreed`
+    is the threshold that the parties agreed on, of five or more.
     """
     cells = len(next(iter(counts[0].values())))
     texts = {"codebook.toml": CODEBOOK.format(n=cells), "query.toml": QUERY, "mapping.toml": ""}
@@ -68,9 +70,9 @@ def made_up(
         query = parse_query(
             {"preset": "crosstab", "by": ["cell"], "title": title, "privacy": {"epsilon": "1"}}
         )
-        plan = propose(query, codebook, members).plan(5)
+        plan = propose(query, codebook, members).plan(agreed)
         noisy = sum(held.values()) + noise(number, cells)
-        shown = noisy >= 5
+        shown = noisy >= agreed
         published = Published((shown,), (np.where(shown, noisy, 0),))
         session = {"session_id": bytes([number] * 16).hex()}
         release = Release(plan, query.digest_fields(), published, session).as_fields()

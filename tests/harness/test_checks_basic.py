@@ -178,6 +178,13 @@ def test_the_chapter_tells_of_faults(tmp_path: Path) -> None:
 # --- cost -------------------------------------------------------------------------------------------
 
 
+def released(run: Run) -> Run:
+    """Return a run whose releases state k, from which their plan follows."""
+    release = {"parameters": {"k": 5, "epsilon": "0.5"}, "groups": []}
+    run.asked[:] = [replace(asked, release=release) for asked in run.asked]
+    return run
+
+
 @pytest.mark.parametrize(
     ("line", "holds"),
     [
@@ -194,7 +201,7 @@ def test_the_chapter_tells_of_faults(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_session_may_cost(tmp_path: Path, line: str, holds: bool) -> None:
-    run = played(tmp_path, expecting("cost", line))
+    run = released(played(tmp_path, expecting("cost", line)))
     meter = {"rounds": 17, "control_rounds": 6, "cpu_s": 0.02}
     sent = {"one": 300, "two": 400, "helper": 500}  # of two cells
     run.further["meters"] = {"t1": {name: meter | {"sent_bytes": sent[name]} for name in NAMES}}
@@ -203,7 +210,7 @@ def test_what_a_session_may_cost(tmp_path: Path, line: str, holds: bool) -> None
 
 
 def test_what_was_not_measured_is_not_as_expected(tmp_path: Path) -> None:
-    found = verdict(played(tmp_path, expecting("cost", "rounds = 17")), "can be looked at")
+    found = verdict(released(played(tmp_path, expecting("cost", "rounds = 17"))), "can be looked at")
     assert not found.holds and "nobody measured" in found.found
 
 

@@ -46,6 +46,8 @@ def test_a_study_over_a_network_with_a_reset_and_its_time() -> None:
         (found,) = run.further["trips"].values()
         assert found["delayed"]["seconds"][0] > 20 * 0.01
         assert len(found["calm"]["seconds"]) == 1
+        assert len(run.measuring) == 4 and run.spent("uk") == 1_000_000
+        assert run.parties["uk"].spent == 5_000_000
         assert sum(found["delayed"]["phases"].values()) == pytest.approx(found["delayed"]["seconds"][0])
         assert {(wire["from"], wire["to"]) for wire in run.further["wires"]} >= {("uk", "us"), ("us", "uk")}
         assert all(wire["payload"] > 0 for wire in run.further["wires"])

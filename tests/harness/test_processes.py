@@ -22,7 +22,7 @@ from mpc_engine.harness.children import Ends, LostError, Nursery
 from mpc_engine.harness.fleet import RESTART_S, Fleet
 from mpc_engine.harness.layout import Home, Layout
 from mpc_engine.harness.play import play
-from mpc_engine.harness.record import Run
+from mpc_engine.harness.record import Run, Usage
 from mpc_engine.identity import load_card, load_identity, utc_now
 from mpc_engine.party.config import load_config
 from mpc_engine.party.roster import Roster
@@ -204,7 +204,7 @@ class FakeNursery(Nursery):
         if pid not in self.ends:
             return None
         self.ends.remove(pid)
-        return Ends(3, 0.5)
+        return Ends(3, 0.5, 900.0)
 
 
 def test_a_party_that_has_ended_is_started_again_but_not_too_often(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_party_that_has_ended_is_started_again_but_not_too_often(tmp_path: Pat
         fleet.signal("one", signal.SIGKILL)  # goes to nobody
         assert await fleet.ended("one")  # still, though it was told once
         assert not await fleet.restart("one")
-        assert fleet.usage("one", (1, 2)).cpu_s == 0.5
+        assert fleet.usage("one", (1, 2)) == Usage(0.5, 900.0, 1, 2)
 
         async def serves(name: str) -> bool:
             if nursery.forked == 2:

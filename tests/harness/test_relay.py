@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import statistics
 import struct
@@ -267,12 +269,25 @@ def test_a_cut_is_silence_and_heals_by_itself() -> None:
 @pytest.mark.parametrize("count", [0, 1, 70_000])
 def test_both_ends_believe_a_reset(count: int) -> None:
     with pair() as two:
-        two.wires.reset("b", ["a"], count)
+        number = two.wires.reset("b", ["a"], count)
         assert two.exchange(100_000, 100_000) == ["ConnectionResetError"]
         assert two.server.stdout is not None and two.server.stdout.readline() == "reset\n"
         (event,) = two.happened
         assert (event["event"], event["party"], event["against"]) == ("reset", "b", "a")
+        assert event["order"] == number
         assert len(two.exchange(10)) == 1  # the next connection is whole
+
+
+@networked
+def test_an_interrupt_is_left_to_who_started_the_relay() -> None:
+    """It ended first, and what the harness still did over the network failed for that."""
+    with pair() as two:
+        process = two.wires._process
+        assert (
+            process is not None and os.getsid(process.pid) == process.pid
+        )  # no terminal's Ctrl-C comes here
+        process.send_signal(signal.SIGINT)
+        assert len(two.exchange(1)) == 1 and process.poll() is None
 
 
 @networked

@@ -142,6 +142,7 @@ def test_the_factor_of_local_noise_is_that_of_the_releases_own_table(rare: Run) 
     run = replace(rare, _sums=rare._sums)
     expectation = Curator(kind="curator", ask="relapse_free_survival")
     assert utility.curator(run, expectation)[1].holds
+    run = replace(rare, _sums=rare._sums)
     with mock.patch.object(NoiseTable, "variance", Fraction(40)):
         assert not utility.curator(run, expectation)[1].holds
 
@@ -169,6 +170,7 @@ def test_intervals_of_one_curve_do_not_count_as_independent() -> None:
     for first, holds in (((0, 40), True), ((40, 40), True)):
         with (
             mock.patch.object(utility, "_held", mock.Mock(side_effect=[first, *together])),
+            mock.patch.object(utility, "_mean_square", mock.Mock(return_value=1.0)),
             mock.patch.multiple(
                 utility,
                 releases_of=lambda *_: [None],
@@ -176,10 +178,10 @@ def test_intervals_of_one_curve_do_not_count_as_independent() -> None:
                 sums_of=mock.Mock(),
                 true_table=mock.Mock(),
                 released_table=mock.Mock(),
-                by_curator=mock.Mock(),
+                curators=lambda *_: [mock.Mock()] * utility.DRAWS,
             ),
         ):
-            of_release, of_draws = utility.coverage(
+            of_release, of_draws, _ = utility.coverage(
                 mock.Mock(), Coverage(kind="coverage", statistic="survival")
             )
         assert of_release.holds is holds and of_draws.holds

@@ -47,7 +47,8 @@ def as_published(noisy: np.ndarray, least: int = 5) -> list[int | None]:
 
 
 def held(run: Run) -> list[bool]:
-    return [each.holds for each in utility.noise(run, Noise(kind="noise"))]
+    """Whether errors and publication hold; that errors could have shown more is the third."""
+    return [each.holds for each in utility.noise(run, Noise(kind="noise"))][:2]
 
 
 def true(run: Run) -> np.ndarray:
@@ -56,7 +57,7 @@ def true(run: Run) -> np.ndarray:
 
 def test_a_right_engine_errs_and_publishes_as_its_table_says(session: Run) -> None:
     verdicts = utility.noise(session, Noise(kind="noise"))
-    assert [each.holds for each in verdicts] == [True, True], verdicts
+    assert [each.holds for each in verdicts] == [True, True, True], verdicts
 
 
 @pytest.mark.parametrize("rule", ["noisy", "strict", "exact"])
@@ -174,7 +175,7 @@ def test_noise_at_sites_that_is_not_theirs_is_found(session: Run, monkeypatch: p
 
     fixed = played.noise(Fraction(1), noise_tests.COMPARED * 2, np.random.default_rng(4))
     monkeypatch.setattr(noise_tests, "curator_noise", lambda epsilon, size: fixed[:size])
-    _, worse = utility.curator(session, Curator(kind="curator"))
+    _, worse = utility.curator(replace(session, _sums=session._sums), Curator(kind="curator"))
     assert not worse.holds
 
 

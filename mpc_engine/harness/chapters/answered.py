@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from mpc_engine.harness.alternatives import Alternative, alone, curator, local, masked, truth
+from mpc_engine.harness.alternatives import Alternative, alone, local, masked, truth
 from mpc_engine.harness.answers import KEYS, Question, Sums, opened_of, pool, variables_of
+from mpc_engine.harness.checks.utility import curators
 from mpc_engine.harness.noise_tests import Shown
 from mpc_engine.harness.record import Asked, Run
 
@@ -53,7 +54,7 @@ class Answered:
         return [
             truth(*held),
             release,
-            curator(*held),
+            *curators(self.run, self.asked[0], 1),
             local(*held),
             masked(*held),
             *alone(self.question, some),

@@ -11,7 +11,7 @@ from mpc_engine.dp.calibrate import MOST_COMPARED_BITS, total_variation
 from mpc_engine.harness.alternatives import Kept, classes, guessed, ideal_variance, kept, per_unit
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.chapters.answered import Answered
-from mpc_engine.harness.noise_tests import compare
+from mpc_engine.harness.checks.utility import compared
 from mpc_engine.harness.report.charts import bars
 
 
@@ -164,7 +164,7 @@ def noise(answered: Answered) -> list[Block]:
                 float(total_variation(table)) if short else None,
             ]
         )
-    found = compare(answered.releases, sites)
+    found = compared(answered.run, answered.asked[0].ask.name)
     alike = "no value was shown with certainty, so no errors were compared"
     if found.values:
         alike = (

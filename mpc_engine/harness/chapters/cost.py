@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from mpc_engine.harness.audit import plan_of
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.checks.timing import Measured, measured
 from mpc_engine.harness.prediction import Compute, predict_cells, slowest
 from mpc_engine.harness.record import Asked, Run
 from mpc_engine.harness.report.charts import lines
 from mpc_engine.harness.timeline import PHASES, Timeline, timelines_of, trips_of
-from mpc_engine.party.proposal import propose
 from mpc_engine.release.plan import Plan
 from mpc_engine.scenario.document import Weather
 from mpc_engine.scenario.expectations import Trips
@@ -35,7 +35,7 @@ def cost(run: Run) -> list[Block]:
     asked = _sessions(run)
     if not asked:
         return []
-    plans = {each.ticket: propose(each.query, run.codebook, run.members).plan() for each in asked}
+    plans = {each.ticket: plan_of(run, each) for each in asked}
     blocks: list[Block] = [_sizes(run, asked, plans), _parties(run)]
     sessions = {ticket: line for ticket, line in timelines_of(run).items() if line.complete}
     timed = [each for each in asked if each.ticket in sessions]
@@ -45,7 +45,7 @@ def cost(run: Run) -> list[Block]:
     for name, each in found.items():
         blocks += [_trips(name, each), _over_network(name, each)]
     compute = _compute(run, timed, plans, sessions, found)
-    if compute is not None and plans[timed[0].ticket].cells >= LEAST_CELLS:
+    if compute is not None and timed and plans[timed[0].ticket].cells >= LEAST_CELLS:
         blocks += _extrapolation(plans[timed[0].ticket], compute)
     return blocks
 
@@ -118,7 +118,7 @@ def _parties(run: Run) -> Table:
     ]
     return Table(
         f"What each party used over the whole scenario, which took {run.took_s:.1f} s on this machine with "
-        "setting up",
+        "setting up" + ("" if run.stage == "memory" else "; bytes are those of its last process"),
         ("party", "CPU s", "memory MiB", "bytes sent", "bytes received"),
         rows,
         {"CPU s": ".2f", "memory MiB": ".0f", "bytes sent": ",d", "bytes received": ",d"},

@@ -182,7 +182,8 @@ def _attacks(run: Run) -> list[Block]:
     ]
     table = Table(
         "Attacks on the releases: what was achieved, what theory allows at best, and what there is without "
-        "the attack; p is the chance of doing so well against an engine that keeps its promise",
+        "the attack; p is the chance, against an engine that keeps its promise, of so small a mean absolute "
+        "error, or of so many right guesses",
         (
             "attack",
             "measure",

@@ -12,6 +12,8 @@ from mpc_engine.harness.record import Happened, Run
 from mpc_engine.ledger.charge import micro_words
 
 _ALL_RELEASED = frozenset({"RELEASED"})
+_ANSWERED = frozenset({"SIGNED", "RELEASED"})
+"""States of a session in which a party holds the release."""
 
 
 def robustness(run: Run) -> list[Block]:
@@ -40,13 +42,9 @@ def _summary(run: Run) -> Text:
 
 def _lost(run: Run) -> str:
     """Return what was paid for and never answered, and which releases a party has not kept."""
-    answered = {asked.ticket for asked in run.asked if asked.release is not None}
-    paid = {
-        row.ticket: row.charge.micro_epsilon
-        for party in run.parties.values()
-        for row in party.sessions
-        if row.state in SPENT
-    }
+    rows = [row for party in run.parties.values() for row in party.sessions]
+    answered = {row.ticket for row in rows if row.state in _ANSWERED}
+    paid = {row.ticket: row.charge.micro_epsilon for row in rows if row.state in SPENT}
     lost = [micro for ticket, micro in paid.items() if ticket not in answered]
     kept = [
         sum(any(row.ticket == ticket for row in party.sessions) for party in run.parties.values())
@@ -137,7 +135,7 @@ def _parties(run: Run) -> Table:
     for party in run.parties.values():
         states = Counter(str(row.state) for row in party.sessions)
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        rows.append([party.name, told, micro_words(party.spent), party.verified, party.serves])
+        rows.append([party.name, told, micro_words(run.spent(party.name)), party.verified, party.serves])
     return Table(
         "Parties in the end: their sessions, the ε they have spent, whether their audit chain holds, and "
         "whether they serve",

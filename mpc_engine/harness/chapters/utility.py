@@ -60,7 +60,7 @@ def _chapter(answered: Answered) -> list[Block]:
     blocks: list[Block] = [
         Text(
             f"{answered.asked[0].ask.name}: {question.query.question()}. {len(answered.sums)} sites, ε = "
-            f"{privacy.epsilon}, rule {privacy.rule}, k = {privacy.threshold}; {releases}."
+            f"{privacy.epsilon}, rule {privacy.rule}, k = {question.guarantee.threshold}; {releases}."
         )
     ]
     if sum(line.tally.grid.cells for line in question.lines) <= MOST_CELLS:

@@ -104,7 +104,8 @@ def attack(run: Run, expectation: Attack) -> Sequence[Verdict]:
             f"The attacker's {found.measure} is {'no more' if more else 'no less'} than theory allows, "
             f"{found.theory:.4g} (p ≥ {expectation.p_least:g}).",
             found.p >= expectation.p_least,
-            f"It is {found.achieved:.4g} over {found.values:,} values (p = {found.p:.3g}).",
+            f"It is {found.achieved:.4g} over {found.values:,} values (p = {found.p:.3g}, of "
+            f"{found.tested}).",
         ),
         Verdict(
             f"The attack could have shown more: without any noise p would be below {expectation.p_least:g}.",

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpc_engine.harness.audit import plan_of
 from mpc_engine.harness.checks import checks
 from mpc_engine.harness.prediction import Prediction, predict, slowest, transfer_s
 from mpc_engine.harness.record import Run, Verdict, Verdicts
-from mpc_engine.party.proposal import propose
 from mpc_engine.release.plan import Plan
 from mpc_engine.scenario.document import Weather
 from mpc_engine.scenario.expectations import Trips
@@ -59,7 +59,7 @@ def measured(run: Run, ask: str | None) -> Measured:
     weather = slowest(run.scenario.network, parties)
     busiest = float(delayed["busiest_bytes"])
     return Measured(
-        propose(run.released(ask).query, run.codebook, run.members).plan(),
+        plan_of(run, run.released(ask)),
         weather,
         tuple(delayed["seconds"]),
         tuple(calm["seconds"]),

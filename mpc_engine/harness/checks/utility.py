@@ -8,11 +8,10 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mpc_engine.errors import DocumentError, EngineError
+from mpc_engine.harness.alternatives import Alternative, guessed, kept
 from mpc_engine.harness.alternatives import curator as by_curator
-from mpc_engine.harness.alternatives import guessed, kept
 from mpc_engine.harness.answers import (
     COUNTS,
     KEYS,
@@ -26,7 +25,16 @@ from mpc_engine.harness.answers import (
     variables_of,
 )
 from mpc_engine.harness.checks import checks
-from mpc_engine.harness.noise_tests import Shown, compare, error_tests, publication_tests
+from mpc_engine.harness.noise_tests import (
+    Comparison,
+    Shown,
+    between,
+    compare,
+    error_tests,
+    publication_tests,
+    so_few,
+    together,
+)
 from mpc_engine.harness.record import Asked, Run, Verdict
 from mpc_engine.scenario.expectations import (
     Coverage,
@@ -46,6 +54,11 @@ its standard deviation."""
 DRAWS: Final = 40
 """Releases of a trusted curator, by which intervals are judged."""
 
+STATED: Final = (0.25, 4.0)
+"""Bounds of the mean square of errors in stated standard errors of the noise, where these are right.
+
+It is 1 but for suppression, and nearly 1 for statistics that are no sums of counts."""
+
 
 def shown_of(run: Run, asked: Asked) -> Shown:
     """Return what a release shows, with the true sums. Raises EngineError where nothing was released."""
@@ -63,6 +76,24 @@ def true_table(run: Run, asked: Asked) -> pd.DataFrame:
 def released_table(run: Run, asked: Asked) -> pd.DataFrame:
     """Return the statistics of a release."""
     return question_of(run, asked).finish(opened_of(asked))
+
+
+def compared(run: Run, ask: str | None) -> Comparison:
+    """Return how a question's releases compare with OpenDP's noise, which is drawn once for a run."""
+    answered = releases_of(run, ask)
+    return run.once(
+        ("compared", *((each.name, each.ticket) for each in answered)),
+        lambda: compare([shown_of(run, each) for each in answered], len(run.silos)),
+    )
+
+
+def curators(run: Run, asked: Asked, times: int) -> list[Alternative]:
+    """Return so many releases of a trusted curator in place of one; a run's are always the same."""
+    drawn: list[Alternative] = run.once(("curators", asked.name, asked.ticket), list)
+    question = question_of(run, asked)
+    sites = sums_of(run, asked, question)
+    drawn += [by_curator(question, sites) for _ in range(times - len(drawn))]
+    return drawn[:times]
 
 
 def beside(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
@@ -147,12 +178,13 @@ def _off(found: float, wanted: float) -> float:
 
 @checks(Noise)
 def noise(run: Run, expectation: Noise) -> Sequence[Verdict]:
-    """Return whether errors and publication are as the noise tables say."""
+    """Return whether errors and publication are as the noise tables say, and if no noise would be found."""
     answered = releases_of(run, expectation.ask)
     for asked in answered:
         _same_tables(run, asked)
     releases = [shown_of(run, asked) for asked in answered]
     errors, published = error_tests(releases), publication_tests(releases)
+    bare = error_tests([each.bare for each in releases])
     return [
         Verdict(
             "Published values err as the noise tables say, given that they are shown.",
@@ -165,6 +197,11 @@ def noise(run: Run, expectation: Noise) -> Sequence[Verdict]:
             bool(published.values) and published.least >= expectation.p_least,
             f"{published.measured:,.0f} of {published.values:,} are shown, {published.expected:,.1f} "
             f"expected; {published.words}.",
+        ),
+        Verdict(
+            f"Errors could have shown more: without any noise p would be below {expectation.p_least:g}.",
+            bare.least < expectation.p_least,
+            f"It would be {bare.least:.2g}, of {bare.values:,} values.",
         ),
     ]
 
@@ -206,54 +243,75 @@ def published(run: Run, expectation: Published) -> Sequence[Verdict]:
 
 @checks(Coverage)
 def coverage(run: Run, expectation: Coverage) -> Sequence[Verdict]:
-    """Return whether stated intervals hold the pooled truth often enough, in all releases and in many draws.
+    """Return whether stated intervals hold the pooled truth often enough, and stated errors are neither more
+    nor less than the noise, in all releases and in many draws.
 
     Intervals of one release depend on each other, as those of one curve do. How much their number varies is
     therefore taken from releases that a trusted curator would make with noise of his own, whose intervals are
-    looked at themselves too.
+    looked at themselves too. That they may allow for sampling makes intervals wider by right; what they
+    allow for noise is judged by itself, by the errors' mean square, whose expectation no law of noise alters.
+    (A single cell at ε = 2 and more, whose noise is mostly 0, has too little to be judged so.)
     """
-    stated = expectation.stated
+    stated, statistic = expectation.stated, expectation.statistic
     answered = releases_of(run, expectation.ask)
-    question = question_of(run, answered[0])
-    sites, true = sums_of(run, answered[0], question), true_table(run, answered[0])
-    counted = [_held(true, released_table(run, each), expectation.statistic) for each in answered]
+    question, true = question_of(run, answered[0]), true_table(run, answered[0])
+    counted = [_held(true, released_table(run, each), statistic) for each in answered]
+    tables = [question.finish(each.opened) for each in curators(run, answered[0], DRAWS)]
+    drawn = [_held(true, each, statistic) for each in tables]
     held, intervals = (sum(each) for each in zip(*counted, strict=True))
-    drawn = [
-        _held(true, question.finish(by_curator(question, sites).opened), expectation.statistic)
-        for _ in range(DRAWS)
-    ]
-    off = np.array([right - stated * number for right, number in drawn])
-    spread = max(float(off.std()) * math.sqrt(len(answered)), math.sqrt(intervals * stated * (1 - stated)))
-    p = float(stats.norm.cdf((held - stated * intervals) / spread)) if intervals else 0.0
     right, number = (sum(each) for each in zip(*drawn, strict=True))
-    error = max(float(off.std()), 1e-9) / math.sqrt(DRAWS)
-    of_draws = float(stats.norm.cdf(off.mean() / error)) if number else 0.0
+    alike = together(drawn, stated)
+    p, of_draws = so_few(held, intervals, stated, alike), so_few(right, number, stated, alike)
+    squares = np.array([_mean_square(true, each, statistic) for each in tables])
+    squares = squares[~np.isnan(squares)]
+    of_noise = between(squares, *STATED) if 2 * squares.size >= DRAWS else 0.0
     return [
         Verdict(
-            f"Intervals of {expectation.statistic} hold the truth in {stated:.0%} of cases.",
+            f"Intervals of {statistic} hold the truth in at least {stated:.0%} of cases.",
             p >= expectation.p_least,
-            f"{held} of {intervals} do; p = {p:.2g}. They allow for sampling too, so more may well do.",
+            f"{held} of {intervals} do; p = {p:.2g}.",
         ),
         Verdict(
-            f"With the noise drawn anew {DRAWS} times intervals of {expectation.statistic} hold it as often.",
+            f"With the noise drawn anew {DRAWS} times intervals of {statistic} hold it at least as often.",
             of_draws >= expectation.p_least,
             f"{right:,} of {number:,} do, {right / max(1, number):.1%}; p = {of_draws:.2g}.",
         ),
+        Verdict(
+            f"In these draws the stated errors of the noise of {statistic} are right to within a factor of "
+            f"{STATED[1] ** 0.5:g}.",
+            of_noise >= expectation.p_least,
+            f"Errors are {squares.mean() ** 0.5:.3g} times what is stated, in root mean square; p = "
+            f"{of_noise:.2g}."
+            if squares.size
+            else "None is stated.",
+        ),
     ]
+
+
+def _rows(true: pd.DataFrame, table: pd.DataFrame, statistic: str) -> pd.DataFrame:
+    rows = beside(true, table)
+    return rows[rows["statistic"] == statistic]
 
 
 def _held(true: pd.DataFrame, table: pd.DataFrame, statistic: str) -> tuple[int, int]:
     """Return how many intervals of a statistic hold the truth, of how many there are."""
-    rows = beside(true, table)
-    rows = rows[rows["statistic"] == statistic].dropna(subset=["lcl", "ucl", "truth"])
+    rows = _rows(true, table, statistic).dropna(subset=["lcl", "ucl", "truth"])
     return int(((rows["lcl"] <= rows["truth"]) & (rows["truth"] <= rows["ucl"])).sum()), len(rows)
+
+
+def _mean_square(true: pd.DataFrame, table: pd.DataFrame, statistic: str) -> float:
+    """Return the mean square of a statistic's errors in stated standard errors of the noise; NaN for none."""
+    rows = _rows(true, table, statistic).dropna(subset=["value", "truth", "se_noise"])
+    error, stated = (rows["value"] - rows["truth"]).to_numpy(), rows["se_noise"].to_numpy()
+    some = (stated > 0) | (error != 0)
+    with np.errstate(divide="ignore"):
+        return float(np.mean((error[some] / stated[some]) ** 2)) if some.any() else math.nan
 
 
 @checks(Curator)
 def curator(run: Run, expectation: Curator) -> Sequence[Verdict]:
     """Return whether the release errs as a trusted curator with OpenDP, and noise at each site errs more."""
-    releases = [shown_of(run, asked) for asked in releases_of(run, expectation.ask)]
-    found = compare(releases, len(run.silos))
+    found = compared(run, expectation.ask)
     variation = None if found.variation is None else float(found.variation)
     of_curator, of_release = (
         found.local / each if found.draws and each else np.nan for each in (found.curator, found.release)
@@ -293,6 +351,10 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
     k = question.guarantee.threshold
     verdicts = []
     if expectation.cells is not None:
+        if not masked.enough:
+            raise LookupError(
+                f"masking shows no cell of {k} patients or more, so there is nothing to compare"
+            )
         verdicts.append(
             Verdict(
                 f"Pooling shows {expectation.cells:g} times as many cells of {k} patients or more as masking "
@@ -303,6 +365,8 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
             )
         )
     if expectation.precision is not None:
+        if not mpc.total:
+            raise LookupError("the table has no error, so there is nothing to compare")
         verdicts.append(
             Verdict(
                 f"The absolute error of the table is {expectation.precision:g} times smaller than after "

@@ -81,11 +81,11 @@ INTRODUCTIONS: Final[Mapping[Chapter, Introduction]] = {
             "budget may be spent without being booked, nothing may be lost, and the parties must serve "
             "again.",
         ),
-        "After every scenario, whether it lists it or not, three things are looked at: every question "
-        "ended as expected, every party serves, and what `docs/faults.md` promises after every fault holds "
-        "– no party has spent less than the ε of what could have been opened, at most one release per "
-        "session, and audit chains that verify. Times are on the clock of the stage: virtual time in one "
-        "process, real time elsewhere.",
+        "After every scenario, whether it lists it or not, four things are looked at: every question "
+        "ended as expected, every fault came, every party serves, and what `docs/faults.md` promises after "
+        "every fault holds – no party has spent less than the ε of what could have been opened, at most one "
+        "release per session, and audit chains that verify. Times are on the clock of the stage: virtual "
+        "time in one process, real time elsewhere.",
         frozenset({"outcome", "same", "detected", ""}),
     ),
     "cost": Introduction(
