@@ -26,9 +26,10 @@ from mpc_engine.errors import (
 )
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.situation import Situation
+from mpc_engine.party.source import source_digest
 from tests.faults.test_rounds import FAST
 from tests.faults.universal import house_holds
-from tests.party.household import CODEBOOK, Household, crosstab
+from tests.party.household import CODEBOOK, POLICY, Household, crosstab
 
 
 @contextmanager
@@ -90,6 +91,24 @@ def test_one_thing_differs_at_one_party(failure: type[MismatchError]) -> None:
             with FAULTS[failure]():
                 await ends_with(house, failure.reason, "differs")
             await house_holds(house)
+
+    asyncio.run(scenario())
+
+
+def test_another_source_that_all_others_accept_is_no_difference() -> None:
+    accepting = {**POLICY, "engines": [bytes(32).hex()]}
+
+    async def scenario() -> None:
+        with another_source():
+            async with Household(deadlines=FAST, policies={1: accepting, 3: accepting}) as house:
+                # Party 2 runs another source than its own file says, and so must accept that of the others.
+                own = source_digest().hex()
+                situation = house.parties[2].situation()
+                policy = replace(situation.policy, engines=(own,))
+                house.parties[2].reload(replace(situation, policy=policy))
+                await house.until((await house.submit()).id)
+            async with Household(deadlines=FAST, policies={1: accepting}) as house:
+                await ends_with(house, EngineMismatchError.reason, "one accepts")
 
     asyncio.run(scenario())
 
