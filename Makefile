@@ -40,7 +40,7 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 	@touch $@
 
 demo: venv
-	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms
+	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms --overwrite
 
 # As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv

@@ -132,10 +132,14 @@ class EngineMismatchError(MismatchError):
 
 
 class SnapshotMismatchError(MismatchError):
-    """The parties differ in the registered records since the request was approved."""
+    """The parties differ in the registered records, or in the least k, since the session began."""
 
     reason = "MISMATCH_SNAPSHOT"
-    next_step = "Submit the question again: it is then asked about the records as they are now."
+    retryable = True
+    next_step = (
+        "Nothing needs to be done: the request is tried again by itself, on the records as they are now. If "
+        "it was returned all the same, submit it again once no registry is registering records."
+    )
 
 
 MISMATCHES: dict[str, type[MismatchError]] = {
@@ -164,11 +168,31 @@ class PeerError(EngineError):
     next_step = "Check that the party named above is running, reachable and uses its enrolled certificate."
 
 
+class NotRunningError(PeerError):
+    """The service of this party, which the command asks, does not run."""
+
+    reason = "NOT_RUNNING"
+    retryable = False
+    budget = "no"
+    next_step = 'Start it with `mpc-engine party serve`, or as docs/operate.md says under "Start".'
+
+
 class DeadlineError(PeerError):
     """A wait for a peer reached its deadline."""
 
     reason = "ROUND_TIMEOUT"
     grpc_code = "DEADLINE_EXCEEDED"
+
+
+class StillWaitingError(DeadlineError):
+    """A request was not answered within the time that its analyst waited. Nothing is wrong: it goes on."""
+
+    reason = "STILL_WAITING"
+    budget = "no"
+    exit_status = 16
+    next_step = (
+        "It goes on without you. Look again with `mpc-engine query status`, or wait on with `query wait`."
+    )
 
 
 class SessionTimeoutError(DeadlineError):
@@ -193,7 +217,10 @@ class UnknownCertificateError(PeerError):
     grpc_code = "UNAUTHENTICATED"
     retryable = False
     budget = "no"
-    next_step = "Have the card of whoever calls added, after comparing its fingerprint by telephone."
+    next_step = (
+        "Have your card enrolled by the operator of the party that refused it (`mpc-engine party analyst "
+        "add`, or `party trust add` for a party's), who compares its fingerprint with you by telephone."
+    )
 
 
 class PeerAbortedError(PeerError):
@@ -349,7 +376,10 @@ class UnknownRequestError(EngineError):
     reason = "UNKNOWN_REQUEST"
     grpc_code = "NOT_FOUND"
     exit_status = 13
-    next_step = "See `mpc-engine query list` for your requests."
+    next_step = (
+        "See `mpc-engine query list` for your requests. Those handed in after the backup from which a party "
+        "was restored are not there: ask again, and what was released then is served at no cost."
+    )
 
 
 class RequestStateError(EngineError):
@@ -359,6 +389,14 @@ class RequestStateError(EngineError):
     grpc_code = "FAILED_PRECONDITION"
     exit_status = 13
     next_step = "See `mpc-engine query status` for what has become of it."
+
+
+class QuestionBusyError(RequestStateError):
+    """The same question is being answered here by another session, or was; there is never a second one."""
+
+    reason = "QUESTION_BUSY"
+    retryable = True
+    next_step = "It is tried again by itself. Ask again if it is returned: what was answered costs nothing."
 
 
 class StaleSessionError(EngineError):

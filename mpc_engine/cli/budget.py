@@ -54,7 +54,7 @@ def show_budget(config: Config, as_json: AsJson = False) -> None:
                 str(row["time"])[:10],
                 str(row["request"])[:LEAST_DIGITS],
                 str(row["analyst"]),
-                str(row["query"]),
+                str(row["query"]) or "(the request is not in this ledger)",
                 micro_words(int(row["micro_epsilon"])),
                 _became(str(row["state"])),
                 str(row["decided"]),

@@ -17,7 +17,9 @@ compares the two.
 A command that fails prints one message, `error:` with what happened and where, followed by what to do
 next, and exits with the status below. It leaves no file behind: those of `--out` are complete or not
 there. The reason is what the other parties are told; `simulate` puts the party's name before the message.
-Status 2 is also that of a command line that cannot be understood.
+Status 2 is also that of a command line that cannot be understood. `party serve` prints its message on a
+terminal only; elsewhere standard error is a log, which is told the reason in one line, `party.not_started`,
+and `mpc-engine party doctor` tells the rest.
 
 *gRPC* is the status code that a program asking over the network sees, with the reason beside it. *Again*
 tells whether asking the same again may succeed without anybody changing anything. *Budget* tells what

@@ -75,6 +75,13 @@ def trust_store(config: Path | None, trust: Path | None, dev: bool) -> TrustStor
     return load(config, PartyConfig).store()
 
 
+def tell_when(config: Path | None) -> None:
+    """Say when a running service takes on a change of the cards, where a configuration names the service."""
+    if config is not None:
+        unit = f"mpc-engine@{load(config, PartyConfig).name}"
+        say(f"In force at the next start or reload of the service (`systemctl reload {unit}`).")
+
+
 def describe(card: Card) -> None:
     """Print what an operator compares: whose card it is, its fingerprint and its words."""
     kind = "DEV " if card.dev else ""
@@ -326,3 +333,4 @@ def revoke(
         )
     else:
         say(f"No card of {gone.name} is left: its requests are refused. What it has spent stays spent.")
+    tell_when(config)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mpc_engine.cli.tables import say, show
 from mpc_engine.cli.terminal import out
-from mpc_engine.errors import DocumentError, StoppedError
+from mpc_engine.errors import DocumentError, RequestStateError, StoppedError
 from mpc_engine.ledger.charge import micro_words
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import OPEN_REQUEST
@@ -120,7 +120,7 @@ def list_requests(
                 each.analyst,
                 each.project,
                 f"{each.preset}: {each.title}",
-                each.epsilon,
+                "0" if each.served_from else each.epsilon,
                 _WORDS.get(each.state, each.state),
                 _decided(each),
             )
@@ -128,6 +128,9 @@ def list_requests(
         ],
         left=("request", "by", "for", "asks", "state", "decided"),
     )
+    for each in found:
+        if each.served_from:
+            say(f"{each.id[:LEAST_DIGITS]}: served from {each.served_from}; cost: nothing.")
     waiting = [each.id[:LEAST_DIGITS] for each in found if each.waits]
     if waiting:
         say(f"Waiting for you: {', '.join(waiting)}. `mpc-engine party show ID` explains one.", style="bold")
@@ -154,7 +157,11 @@ def approve(
     whole = _checked(id)
     if not yes:
         answer = told(party, "show", id=whole)
-        whole = str(answer["request"]["id"])
+        request = Summary.of(answer["request"])
+        whole = request.id
+        if not _is_to_decide(request, party.name):
+            _report(answer, "Approved already", as_json)
+            return
         _show_explained(answer)
         if not typer.confirm("Approve this request?"):
             raise StoppedError("nothing was decided")
@@ -205,6 +212,11 @@ def recover(config: Config, as_json: AsJson = False) -> None:
             f"Not reached: {', '.join(answer['missing'])}. Run this again when they are.",
             style="bold yellow",
         )
+    say(
+        "Requests that were handed in after the backup are not in this party's list: have them asked again. "
+        "What was released then is served at no cost, as long as it is the same question on the same "
+        "registered records."
+    )
 
 
 def back_up(
@@ -221,6 +233,10 @@ def back_up(
     try:
         if os.path.lexists(out_file):
             raise DocumentError(f"{out_file}: exists; a backup is a new file, never written over another")
+        if not out_file.parent.is_dir():
+            raise DocumentError(f"{out_file.parent}: there is no such folder")
+        if not os.access(out_file.parent, os.W_OK | os.X_OK):
+            raise DocumentError(f"{out_file.parent}: this user may not write there")
         head = ledger.back_up(out_file)
     finally:
         ledger.close()
@@ -266,6 +282,16 @@ def _report(answer: Mapping[str, Any], done: str, as_json: bool) -> None:
         return
     request = Summary.of(answer["request"])
     say(f"{done}: request {request.id[:LEAST_DIGITS]}. It is {_state(request)}; {_decided(request)}.")
+
+
+def _is_to_decide(request: Summary, party: str) -> bool:
+    """Tell whether a party has still to approve a request. Raises RequestStateError if it no longer can."""
+    if request.state not in OPEN_REQUEST:
+        raise RequestStateError(f"the request is {_state(request)}; there is nothing to decide any more")
+    decision = request.decisions.get(party)
+    if decision in ("rejected", "returned"):
+        raise RequestStateError(f"{party} has {decision} the request, which ends it")
+    return decision != "approved"
 
 
 def _state(request: Summary) -> str:

@@ -64,6 +64,7 @@ def plan(
         )
     book = load_codebook(codebook or query.parent / "codebook.toml")
     asked = load_query(query)
+    asked.validate_on(book)
     made = propose(asked, book, members).plan(max(least, asked.privacy.threshold))
     cohort = None if cells is None else _cohort(cells)
     ahead = look_ahead(asked, book, made, cases, cohort)

@@ -25,6 +25,7 @@ from mpc_engine.party.judgement import check_codebook
 from mpc_engine.party.overview import printable
 from mpc_engine.party.published import policy_digest, published, summary, warnings
 from mpc_engine.party.source import source_digest
+from mpc_engine.silo.registration import load_registration
 
 commands = typer.Typer(
     help="What parties accept, whatever a query asks.", no_args_is_help=True, rich_markup_mode=None
@@ -104,9 +105,6 @@ def _snapshot(own: PartyConfig) -> str:
     """Return the id of the registered snapshot; "" at a helper, and where none holds."""
     if own.data is None:
         return ""
-    # Imported here, for the other commands need not load the table libraries.
-    from mpc_engine.silo.register import load_registration
-
     try:
         return load_registration(own.path(own.data)).snapshot_id
     except DataError:

@@ -14,7 +14,7 @@ import typer
 from mpc_engine.cli import presentation
 from mpc_engine.cli.outlook import look_ahead
 from mpc_engine.cli.plan import show_plan
-from mpc_engine.cli.requests import Watch, show_status, show_statuses
+from mpc_engine.cli.requests import Watch, cost_words, show_status, show_statuses
 from mpc_engine.cli.tables import say, show
 from mpc_engine.cli.terminal import err, out, show_points
 from mpc_engine.client import Client, Cost, connect
@@ -22,7 +22,7 @@ from mpc_engine.client.plans import budgets
 from mpc_engine.client.request import Request, failure_of
 from mpc_engine.errors import DocumentError
 from mpc_engine.party.messages import Status
-from mpc_engine.release.files import check_writable, write_files
+from mpc_engine.release.files import check_free, check_writable, write_files
 
 if TYPE_CHECKING:
     from mpc_engine.client.released import Released
@@ -92,7 +92,9 @@ def _show_budgets(found: Cost) -> None:
     if rows:
         heads = ("data set", "project", "analyst")
         show("What is left of the budgets", ("party", *heads), rows, left=("party", *heads))
-    say(f"This would cost {found.charge}.")
+    for words in (found.raised, found.words):
+        if words:
+            say(words)
     for party, words in found.verdicts.items():
         say(f"{party}: {words}")
 
@@ -148,6 +150,9 @@ def submit(
         if client.desk.simulated and not wait:
             raise DocumentError(f"{profile}: a simulation ends with the command; submit with --wait")
         question = client.ask(query).validate()
+        if directory is not None:
+            # Before anything is spent. A simulation's answer is new each time, a party's may be the same.
+            check_free(directory, None if client.desk.simulated else {"query": question.as_fields()})
         if key is None:
             key = secrets.token_hex(16)
             # Before anything is sent, so that the request is found again whatever happens.
@@ -155,8 +160,10 @@ def submit(
         request = question.submit(key)
         if wait:
             err.print(f"request: {request.id}", markup=False)
-            _await(request, None, False)
-            _show_result(request.result(), directory, as_json)
+            last = _await(request, None)
+            if last.served_from is not None:
+                err.print(f"cost: {cost_words(last)}", markup=False)
+            _show_result(request.result(), request, directory, as_json)
             return
         status = request.status()
     if as_json:
@@ -182,7 +189,9 @@ def wait_for(
 ) -> None:
     """Wait until a request is answered or refused. The exit status tells which, and why."""
     with _client(profile) as client:
-        _await(client.request(request), timeout, as_json)
+        last = _await(client.request(request), timeout, as_json)
+    if not as_json:
+        say(f"RELEASED: `mpc-engine query result {last.id}` fetches it. Cost: {cost_words(last)}.")
 
 
 @commands.command()
@@ -198,7 +207,8 @@ def result(
     if directory is not None:
         check_writable(directory)
     with _client(profile) as client:
-        _show_result(client.request(request).result(), directory, as_json)
+        asked = client.request(request)
+        _show_result(asked.result(), asked, directory, as_json)
 
 
 @commands.command("list")
@@ -219,23 +229,27 @@ def withdraw(request: _Id, profile: _Profile = _USUAL, as_json: _Json = False) -
         _tell(client.request(request).withdraw(), as_json)
 
 
-def _await(request: Request, timeout_s: float | None, as_json: bool) -> None:
-    """Wait and show progress; raise what a request was refused with."""
+def _await(request: Request, timeout_s: float | None, as_json: bool = False) -> Status:
+    """Wait and show progress, and return the last status; raise what a request was refused with."""
     with Watch() as watch:
         last = request.wait(timeout_s, watch.see)
     if as_json:
         _print(_plain(last))
     if last.state != "RELEASED":
         raise failure_of(last)
-    if not as_json:
-        say(f"RELEASED: `mpc-engine query result {last.id}` fetches it.")
+    return last
 
 
-def _show_result(found: Released, directory: Path | None, as_json: bool) -> None:
+def _show_result(found: Released, request: Request, directory: Path | None, as_json: bool) -> None:
     presentation.quiet()
     checked = found.receipt.verify()
     files: dict[str, str | bytes] = {}
     if directory is not None:
+        try:
+            check_free(directory, found.release)
+        except DocumentError as error:
+            fetch = f"`mpc-engine query result {request.id} --out DIR` fetches this one"
+            raise DocumentError(f"{error}; {fetch}") from None
         files["release.json"] = json.dumps(found.release, indent=1, ensure_ascii=False) + "\n"
         if found.receipt:
             files["receipt.json"] = found.receipt.text()

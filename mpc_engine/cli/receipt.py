@@ -16,7 +16,7 @@ from mpc_engine.cli.terminal import out, show_points
 from mpc_engine.documents import read
 from mpc_engine.errors import DocumentError, IntegrityError
 from mpc_engine.identity.cards import Card, load_card
-from mpc_engine.identity.trust import TrustStore
+from mpc_engine.identity.trust import SUFFIX, TrustStore
 from mpc_engine.party.overview import printable
 from mpc_engine.party.receipt import LIMITS, Finding, check_receipt, proves
 
@@ -90,11 +90,20 @@ def _cards(trust: Path | None, single: Sequence[Path], dev: bool) -> dict[str, l
         return None
     if trust is not None and not trust.is_dir():
         raise DocumentError(f"{trust}: is no folder of cards")
-    stored = () if trust is None else TrustStore(trust, dev=dev).stored()
+    stored = () if trust is None else _stored(trust, dev)
     found: dict[str, list[Card]] = {}
     for card in (*stored, *(load_card(path) for path in single)):
         found.setdefault(card.name, []).append(card)
     return found
+
+
+def _stored(trust: Path, dev: bool) -> tuple[Card, ...]:
+    """Return the cards of a folder. Raises DocumentError for one of the other kind, DEV or real."""
+    for path in sorted(trust.glob(f"*{SUFFIX}")):
+        if load_card(path).dev != dev:
+            told = "is a real card: leave --dev out" if dev else "is a DEV card, of a trial: add --dev"
+            raise DocumentError(f"{path}: {told}")
+    return TrustStore(trust, dev=dev).stored()
 
 
 def _show(findings: Sequence[Finding], proved: Sequence[str], trusted: bool, compared: bool) -> None:

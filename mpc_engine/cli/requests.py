@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from mpc_engine.cli import terminal
 from mpc_engine.cli.tables import say, show
-from mpc_engine.cli.terminal import PHASES, err
+from mpc_engine.cli.terminal import err
 from mpc_engine.client.client import LEAST_DIGITS
 from mpc_engine.party.messages import Status
 
-_PHASES = {**PHASES, "queued": "waiting for its turn", "sign": "signing the receipt"}
+PHASES = {"queued": "waiting for its turn", **terminal.PHASES}
+"""What the party that is asked does in each phase, in the order in which they come."""
 STATES = {
     "SUBMITTED": "nobody has decided yet",
     "PARTIALLY_REVIEWED": "some parties have decided",
@@ -29,13 +31,13 @@ def show_status(status: Status) -> None:
     """Print everything that is known of a request, line by line."""
     say(f"{status.state}: {STATES[status.state]}", style="bold")
     lines = [("request", status.id), ("question", status.title), ("key", status.key)]
-    lines += [("project", status.project), ("cost", status.cost.words)]
+    lines += [("project", status.project), ("cost", cost_words(status))]
     for party, decided in status.parties.items():
         why = f": {decided.reason}" if decided.reason else ""
         lines.append((party, f"{decided.decision}{why}"))
     lines += [("waiting for", words) for words in status.waiting_for]
     if status.progress is not None:
-        lines.append(("session", f"{_PHASES.get(status.progress.phase, '')}, since {status.progress.since}"))
+        lines.append(("session", f"{PHASES.get(status.progress.phase, '')}, since {status.progress.since}"))
     if status.reason:
         lines.append(("reason", f"{status.reason}: {status.detail}" if status.detail else status.reason))
     if status.next_step:
@@ -53,11 +55,39 @@ def show_statuses(found: Sequence[Status]) -> None:
     if not found:
         say("No request has been made.")
         return
-    heads = ("request", "state", "submitted", "question")
+    heads = ("request", "state", "submitted", "cost", "question")
     rows = [
-        (each.id[:LEAST_DIGITS], each.state, each.times.get("SUBMITTED", ""), each.title) for each in found
+        (
+            each.id[:LEAST_DIGITS],
+            each.state,
+            each.times.get("SUBMITTED", ""),
+            _short_cost(each),
+            each.title,
+        )
+        for each in found
     ]
-    show("Requests, newest first", heads, rows, left=("question",))
+    show("Requests, newest first", heads, rows, left=("cost", "question"))
+    for each in found:
+        if each.served_from is not None:
+            say(f"{each.id[:LEAST_DIGITS]} costs {cost_words(each)}.")
+
+
+def cost_words(status: Status) -> str:
+    """Return what a request cost, or will, in words."""
+    if status.served_from is None:
+        return status.cost.words
+    if status.state == "RELEASED":
+        return f"nothing; served from {status.served_from.words}"
+    return (
+        f"nothing, served from {status.served_from.words}, unless records, a least k or the roster change "
+        f"before; else {status.cost.words}"
+    )
+
+
+def _short_cost(status: Status) -> str:
+    if status.state in ("RETURNED", "REJECTED", "WITHDRAWN"):
+        return ""
+    return "nothing" if status.served_from is not None else status.cost.words
 
 
 class Watch:
@@ -90,7 +120,7 @@ class Watch:
 
 def _doing(status: Status) -> str:
     if status.progress is not None:
-        return f"{status.state}: {_PHASES.get(status.progress.phase, '')}"
+        return f"{status.state}: {PHASES.get(status.progress.phase, '')}"
     approved = [name for name, decided in status.parties.items() if decided.decision == "approved"]
     by = f"approved by {', '.join(approved)}" if approved else "approved by nobody yet"
     wait = f"; waiting for {', '.join(status.waiting_for)}" if status.waiting_for else ""

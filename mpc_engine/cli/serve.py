@@ -21,9 +21,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MISSING = {
     "SHUTTING_DOWN": "it is shutting down",
     "LEDGER_BROKEN": "its ledger has failed",
+    "LEDGER_ROLLBACK": "peers have seen more entries of its ledger than there are: run "
+    "`mpc-engine party recover`",
     "DISK_FULL": "its disk is nearly full",
     "CERT_EXPIRED": "its certificate has expired",
-    "DATA": "no data are registered",
+    "DATA": "it has no registered data that can be counted",
     "PEER_UNAVAILABLE": "not all peers are connected",
 }
 
@@ -92,7 +94,20 @@ def _show_party(found: Mapping[str, Any]) -> None:
     else:
         why = "; ".join(MISSING.get(each, each) for each in found["missing"])
         say(f"It is not ready: {why}.", style="bold yellow")
+    if found.get("records"):
+        _show_records(found["records"])
     say(f"Its certificate ends on {str(found['not_after'])[:10]}.")
+
+
+def _show_records(records: Mapping[str, Any]) -> None:
+    line = f"Records: {records['words'] or 'none registered'}"
+    if records["fault"]:
+        say(_printable(f"{line}; they cannot be counted: {records['fault']}"), style="bold yellow")
+    elif records["newer"]:
+        new = "`mpc-engine data register` takes what is new"
+        say(_printable(f"{line}; {', '.join(records['newer'])}: {new}."), style="yellow")
+    else:
+        say(f"{line}.")
 
 
 def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:

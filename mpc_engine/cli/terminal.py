@@ -22,6 +22,7 @@ PHASES = {
     "compute": "computing on shares",
     "commit": "committing",
     "open": "opening what may be shown",
+    "sign": "signing the receipt",
     "done": "done",
 }
 SECTIONS = {

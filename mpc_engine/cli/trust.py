@@ -17,6 +17,7 @@ from mpc_engine.cli.identity import (
     card_fields,
     describe,
     short,
+    tell_when,
     trust_store,
     warn_of_expiry,
 )
@@ -54,9 +55,9 @@ FingerprintOption = Annotated[
 ]
 
 _OUTCOMES = {
-    Standing.NEW: "Trusted from now on.",
-    Standing.REPLACEMENT: "Trusted from now on; the former cards were revoked.",
-    Standing.SUCCESSOR: "Trusted beside the former card, which endorses it.",
+    Standing.NEW: "Added to the cards that are trusted.",
+    Standing.REPLACEMENT: "Added to the cards that are trusted; the former ones were revoked.",
+    Standing.SUCCESSOR: "Added beside the former card, which endorses it.",
     Standing.UPDATE: "The same keys as before; the card was replaced.",
     Standing.KNOWN: "It is trusted already.",
 }
@@ -96,7 +97,10 @@ def trust_add(
     read = load_card(card, now=utc_now())
     if read.role != "party":
         raise DocumentError(f"{card}: this is an analyst's card; use `mpc-engine party analyst add`")
-    say(_OUTCOMES[store.add(read, typed=confirm(store, read, fingerprint))])
+    standing = store.add(read, typed=confirm(store, read, fingerprint))
+    say(_OUTCOMES[standing])
+    if standing is not Standing.KNOWN:
+        tell_when(config)
 
 
 @trust_commands.command("list", short_help="Show the cards that this party trusts.")
@@ -176,6 +180,7 @@ def analyst_add(
     say(
         _OUTCOMES[standing] if standing is not Standing.KNOWN else "Enrolled already; the terms were changed."
     )
+    tell_when(config)
 
 
 def _listed(text: str | None) -> list[str] | None:

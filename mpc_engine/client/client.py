@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mpc_engine.client.desk import Desk, PartyDesk
 from mpc_engine.client.loop import Loop
@@ -138,11 +138,6 @@ def _parameters(model: type[Query]) -> list[inspect.Parameter]:
 
 
 def _method(preset: str, model: type[Query]) -> Callable[..., Question]:
-    lists = {
-        name
-        for name, info in model.model_fields.items()
-        if get_origin(info.annotation) is tuple and name not in ("window", "clip")
-    }
     parameters = _parameters(model)
 
     def ask(self: Client, **given: Any) -> Question:
@@ -151,8 +146,6 @@ def _method(preset: str, model: type[Query]) -> Callable[..., Question]:
         for keyword, value in given.items():
             if keyword in _PRIVACY:
                 fields["privacy"][_PRIVACY[keyword]] = value
-            elif keyword in lists and isinstance(value, str | Mapping):
-                fields[keyword] = [value]
             else:
                 fields[keyword] = value
         return Question(self, parse_query(fields, preset))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from mpc_engine.dp import Allotment, Guarantee, Rule, expected_false_cells, publication_probability
 from mpc_engine.dp.rationals import ceil_log2, decimal_text
 from mpc_engine.errors import EngineMismatchError, IntegrityError
-from mpc_engine.party.messages import CostAnswer, Remaining
+from mpc_engine.party.messages import CostAnswer, Remaining, StoredRelease
 from mpc_engine.party.proposal import Proposal
 from mpc_engine.release.plan import Plan
 from mpc_engine.release.table import promise
@@ -68,12 +68,39 @@ class Cost:
         charge: ε and δ that would be debited, in words.
         remaining: what is left of each party's budgets.
         verdicts: what each party would say, in words.
+        served_from: the release that the analyst has already and would get again, at no cost, if nothing
+            changes until the question is asked; None otherwise.
+        threshold: the k that the query asks for; the plan's is larger if a party's policy makes it so.
     """
 
     outline: Outline
     charge: str
     remaining: Mapping[str, Remaining]
     verdicts: Mapping[str, str]
+    served_from: StoredRelease | None = None
+    threshold: int = 1
+
+    @property
+    def words(self) -> str:
+        """What it would cost, in a sentence or two."""
+        if self.served_from is None:
+            return f"This would cost {self.charge}."
+        return (
+            f"Answered before: it would be served from {self.served_from.words}; cost: nothing. Whether that "
+            "still holds is found when it is asked: if records, a least k or the roster have changed, it is "
+            f"another question and costs {self.charge}."
+        )
+
+    @property
+    def raised(self) -> str:
+        """In words, that the parties answer with a larger k than the query asks for; "" if they do not."""
+        k = self.outline.plan.guarantee.threshold
+        if k <= self.threshold:
+            return ""
+        return (
+            f"The query asks for k = {self.threshold}; the parties' policies make it {k}. With threshold = "
+            f"{k} it would be another question with the same k, and each of the two is paid for."
+        )
 
     def as_fields(self) -> dict[str, Any]:
         """Return all of it as plain fields that JSON can hold."""
@@ -85,10 +112,12 @@ class Cost:
                 for party, each in self.remaining.items()
             },
             "verdicts": dict(self.verdicts),
+            "served_from": None if self.served_from is None else self.served_from.model_dump(mode="json"),
+            "threshold": {"asked": self.threshold, "used": self.outline.plan.guarantee.threshold},
         }
 
     def __str__(self) -> str:
-        lines = [str(self.outline), f"It would cost {self.charge}."]
+        lines = [str(self.outline), *([self.raised] if self.raised else []), self.words]
         for party, each in self.remaining.items():
             left = [f"{kind}: {amount.words}" for kind, amount in budgets(each) if amount is not None]
             lines.append(f"{party} has left: {'; '.join(left) or 'it keeps no budget'}")
@@ -108,7 +137,14 @@ def cost_of(answer: CostAnswer, proposal: Proposal) -> Cost:
     plan = proposal.plan(answer.plan.threshold)
     if plan.digest != answer.plan.digest:
         raise EngineMismatchError("the party lays out another plan for this question than this engine")
-    return Cost(Outline(plan), answer.cost.words, dict(answer.remaining), dict(answer.verdicts))
+    return Cost(
+        Outline(plan),
+        answer.cost.words,
+        dict(answer.remaining),
+        dict(answer.verdicts),
+        answer.served_from,
+        proposal.threshold,
+    )
 
 
 def plan_fields(made: Plan) -> dict[str, Any]:

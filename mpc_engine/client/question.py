@@ -39,8 +39,11 @@ class Question:
         return f"Question({self.query.question()})"
 
     def validate(self) -> Question:
-        """Return the question. Raises DocumentError naming every key that does not fit the codebook."""
-        self.query.layout(self._client.codebook)
+        """Return the question.
+
+        Raises DocumentError naming every key that does not fit the codebook, and for an ε that is too small.
+        """
+        self.query.validate_on(self._client.codebook)
         return self
 
     @property
@@ -50,6 +53,7 @@ class Question:
         Who takes part is assumed (see USUAL_MEMBERS), which only messages depend on, and k is the query's or,
         in a simulation, the parties'; :meth:`cost` asks. Raises DocumentError as `validate`.
         """
+        self.validate()
         members = self._client.desk.members or USUAL_MEMBERS
         threshold = max(self.query.privacy.threshold, self._client.desk.least_threshold)
         return Outline(propose(self.query, self._client.codebook, members).plan(threshold))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpc_engine.errors import DeadlineError, EngineError, RequestStateError, catalogue
+from mpc_engine.errors import EngineError, RequestStateError, StillWaitingError, catalogue
 from mpc_engine.party.messages import FINAL, Status
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Request:
     ) -> Status:
         """Return its status once it is answered, refused or withdrawn.
 
-        ``on_change`` is called with the present status and with every later one. Raises DeadlineError if it
-        is none of these after ``timeout_s``; the request itself goes on.
+        ``on_change`` is called with the present status and with every later one. Raises StillWaitingError if
+        it is none of these after ``timeout_s``; the request itself goes on.
         """
         ends = None if timeout_s is None else time.monotonic() + timeout_s
         status = self.status()
@@ -45,9 +45,8 @@ class Request:
         while status.state not in FINAL:
             left_s = _STEP_S if ends is None else min(_STEP_S, ends - time.monotonic())
             if left_s <= 0:
-                raise DeadlineError(
-                    f"request {self.id} is still {status.state} after {timeout_s:g} s; it goes on without you"
-                )
+                awaited = f" and waits for {', '.join(status.waiting_for)}" * bool(status.waiting_for)
+                raise StillWaitingError(f"after {timeout_s:g} s request {self.id} is {status.state}{awaited}")
             seen, status = status, self._client.run(self._client.desk.wait(self.id, status, left_s))
             if status != seen:
                 on_change(status)

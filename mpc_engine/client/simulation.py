@@ -21,6 +21,7 @@ from mpc_engine.errors import (
     UnknownRequestError,
 )
 from mpc_engine.identity import Card, utc_now
+from mpc_engine.ledger.charge import NOTHING
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.messages import (
     Amounts,
@@ -33,6 +34,7 @@ from mpc_engine.party.messages import (
     Progress,
     State,
     Status,
+    StoredRelease,
     Submitted,
     question_digest,
     request_id,
@@ -56,6 +58,7 @@ _PHASES: dict[str, Phase] = {
     "compute": "compute",
     "commit": "commit",
     "open": "open",
+    "sign": "sign",
 }
 
 
@@ -73,6 +76,7 @@ class _Run:
     progress: Progress | None = None
     release: dict[str, Any] | None = None
     receipt: dict[str, Any] | None = None
+    served_from: StoredRelease | None = None
     times: dict[State, str] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,12 +113,13 @@ class SimulatedDesk(Desk):
             return Submitted(status=self._status(name), known=True)
         charge = Amounts.of(charge_of(self._plan(query).guarantee))
         run = _Run(name, key, question, query.title or query.question(), charge)
-        same = [each.release for each in self._runs.values() if each.question == question and each.release]
+        same = self._answered(question)
         self._runs[name] = run
         for state in ("SUBMITTED", "APPROVED"):
             self._set(run, state)
-        if same:
-            run.release = same[0]
+        if same is not None:
+            run.release, run.receipt = same.release, same.receipt
+            run.served_from, run.charge = _stored(same), Amounts.of(NOTHING)
             self._set(run, "RELEASED")
         else:
             run.task = asyncio.create_task(self._answer(run, query))
@@ -160,11 +165,13 @@ class SimulatedDesk(Desk):
     async def cost(self, query: Query) -> CostAnswer:
         """Return the plan; nothing keeps budgets."""
         plan = self._plan(query)
+        same = self._answered(question_digest(query.digest_fields(), self._codebook.digest(), PROJECT))
         return CostAnswer(
             plan=PlanOutline.of(plan),
             cost=Amounts.of(charge_of(plan.guarantee)),
             remaining={},
             verdicts={party.name: "simulated: it keeps no budget" for party in self._parties},
+            served_from=None if same is None else _stored(same),
         )
 
     async def policy(self, party: str) -> tuple[dict[str, Any], bool]:
@@ -207,6 +214,11 @@ class SimulatedDesk(Desk):
     def _plan(self, query: Query) -> Plan:
         threshold = max(self.least_threshold, query.privacy.threshold)
         return propose(query, self._codebook, self.members).plan(threshold)
+
+    def _answered(self, question: str) -> _Run | None:
+        """Return the run that answered a question first, by its digest; None if none has."""
+        found = (each for each in self._runs.values() if each.question == question and each.release)
+        return next(found, None)
 
     async def _answer(self, run: _Run, query: Query) -> None:
         def on_event(party: str, event: dict[str, Any]) -> None:
@@ -257,7 +269,13 @@ class SimulatedDesk(Desk):
             parties={party.name: Decided(decision="approved") for party in self._parties},
             progress=run.progress if run.state == "APPROVED" else None,
             cost=run.charge,
+            served_from=run.served_from,
             release_available=run.release is not None,
             receipt_complete=run.receipt is not None,
             times=dict(run.times),
         )
+
+
+def _stored(run: _Run) -> StoredRelease:
+    """Return the release of a run, which has no ticket: its request's id stands for one."""
+    return StoredRelease(ticket=run.id, released=run.times["RELEASED"])

@@ -10,6 +10,7 @@ from mpc_engine.errors import (
     BudgetError,
     DocumentError,
     EquivocationError,
+    QuestionBusyError,
     RequestStateError,
     StaleSessionError,
     UnknownRequestError,
@@ -43,9 +44,9 @@ class SessionWriting(Writing):
         """Begin a session: hold ``charge`` of every scope, and return the ledger's head after that.
 
         Raises :class:`BudgetError` naming the first scope (analyst, project, data set) that does not have
-        so much left, :class:`StaleSessionError` if the ticket was used before, :class:`RequestStateError`
-        if another session answers or has answered the question or the request is closed, and
-        :class:`UnknownRequestError`.
+        so much left, :class:`StaleSessionError` if the ticket was used before, :class:`QuestionBusyError` if
+        another session answers or has answered the question, :class:`RequestStateError` if the request is
+        closed, and :class:`UnknownRequestError`.
         """
         ordered = _in_order(scopes)
         if not (0 <= charge.micro_epsilon <= LARGEST_MICRO_EPSILON and charge.delta >= 0 and ordered):
@@ -73,7 +74,7 @@ class SessionWriting(Writing):
                     ticket, request, question, "RESERVED", charge, head, asked.analyst_name, asked.project
                 )
             except sqlite3.IntegrityError as error:
-                raise RequestStateError("the same question is being answered or was answered") from error
+                raise QuestionBusyError("the same question is being answered or was answered") from error
             for scope in ordered:
                 self._store.write(
                     "INSERT INTO charge VALUES (?, ?, ?, ?, ?, 'held')",

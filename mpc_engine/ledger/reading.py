@@ -69,6 +69,12 @@ class Reading:
             yield from (Entry(*row) for row in page)
             since = page[-1][0]
 
+    def latest(self, *kinds: str) -> str:
+        """Return the kind of the last entry that is of one of ``kinds``, "" if none is."""
+        where, values = _among("kind", kinds)
+        found = self._store.value(f"SELECT kind FROM audit {where} ORDER BY seq DESC LIMIT 1", values)
+        return "" if found is None else str(found)
+
     # --- sessions --------------------------------------------------------------------------------
 
     def session(self, ticket: str) -> SessionRow | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from fractions import Fraction
 from typing import Literal, TypeVar
 
 from mpc_engine.documents import Document, canonical
-from mpc_engine.dp import Rule
 from mpc_engine.errors import (
     DocumentError,
     EngineError,
@@ -18,14 +16,13 @@ from mpc_engine.errors import (
     catalogue,
 )
 from mpc_engine.identity import Analyst
-from mpc_engine.ledger.charge import Charge
+from mpc_engine.ledger.charge import NOTHING, Charge
 from mpc_engine.ledger.ledger import Ledger
-from mpc_engine.ledger.rows import RequestRow
+from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.desk import Desk, submission_of
 from mpc_engine.party.encoding import read_message
-from mpc_engine.party.judgement import Judgement, agreed_plan, judge
-from mpc_engine.party.lines import Notice
+from mpc_engine.party.judgement import agreed_plan, judge
 from mpc_engine.party.messages import (
     About,
     Amounts,
@@ -39,17 +36,20 @@ from mpc_engine.party.messages import (
     PlanOutline,
     PolicyQuestion,
     Progress,
-    Remaining,
     Status,
     Statuses,
+    StoredRelease,
     Submission,
     Submitted,
     WaitFor,
 )
 from mpc_engine.party.notices import Notices
-from mpc_engine.party.overview import title_of
+from mpc_engine.party.overview import served_from, title_of
+from mpc_engine.party.proposal import Proposal
+from mpc_engine.party.repetition import answered_by, has
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.situation import Situation
+from mpc_engine.party.verdicts import remaining, verdict
 from mpc_engine.runtime.switchboard import Switchboard
 
 M = TypeVar("M", bound=Document)
@@ -148,6 +148,7 @@ class Answers:
         here, query = self._situation(), question.asked()
         proposal = here.proposal(query, question.codebook)
         plan = agreed_plan(proposal, {**self._notices.thresholds(), here.name: here.policy.least_threshold})
+        charge, stored = charge_of(plan.guarantee), self._stored(analyst, proposal)
         own = judge(
             here.policy,
             query,
@@ -161,19 +162,21 @@ class Answers:
             thresholds=self._notices.thresholds(),
         )
         notices = {name: self._notices.of(name) for name in here.names.values()}
-        rule, epsilon = Rule(query.privacy.rule).value, query.privacy.epsilon_exact
+        due = None if stored is not None else charge
         verdicts = {
-            name: _own_verdict(own) if name == here.name else _verdict(notice, query.preset, rule, epsilon)
+            name: verdict(
+                notice, query, analyst.name, question.project, due, own if name == here.name else None
+            )
             for name, notice in notices.items()
-        }
-        remaining = {
-            name: _remaining(notice, question.project, analyst.name) for name, notice in notices.items()
         }
         return CostAnswer(
             plan=PlanOutline.of(plan),
-            cost=Amounts.of(charge_of(plan.guarantee)),
-            remaining=remaining,
+            cost=Amounts.of(charge),
+            remaining={
+                name: remaining(notice, question.project, analyst.name) for name, notice in notices.items()
+            },
             verdicts=verdicts,
+            served_from=stored,
         )
 
     async def _policy(self, analyst: Analyst, card: str, content: bytes) -> Document:
@@ -241,7 +244,7 @@ class Answers:
             phase = self._runner.phases[running[-1].ticket]
             progress = Progress(phase=phase, since=running[-1].changed)  # type: ignore[arg-type]
         available = row.state == "RELEASED" and row.ticket is not None
-        charge = sessions[-1].charge if sessions else self._charge(row)
+        served, charge = self._served(row), sessions[-1].charge if sessions else self._charge(row)
         return Status(
             id=row.id,
             state=row.state,
@@ -255,7 +258,8 @@ class Answers:
             waiting_for=tuple(self._waiting(row, parties)),
             progress=progress,
             ticket=row.ticket,
-            cost=Amounts.of(charge),
+            cost=Amounts.of(NOTHING if served is not None and available else charge),
+            served_from=served,
             release_available=available,
             receipt_complete=available,
             times={"SUBMITTED": row.received, row.state: row.changed},
@@ -272,6 +276,28 @@ class Answers:
             return Charge.of(asked.epsilon_exact, asked.delta_exact)
         return charge_of(plan.guarantee)
 
+    def _served(self, row: RequestRow) -> StoredRelease | None:
+        """Return the earlier release that answered a request, or that would answer it as things stand."""
+        if row.state not in OPEN_REQUEST:
+            return served_from(self._ledger, row)
+        here, submission = self._situation(), submission_of(row.body)
+        analyst = here.terms(row.analyst)
+        if analyst is None:
+            return None
+        try:
+            return self._stored(analyst, here.proposal(submission.asked(), submission.codebook))
+        except EngineError:
+            return None
+
+    def _stored(self, analyst: Analyst, proposal: Proposal) -> StoredRelease | None:
+        """Return the release that an analyst has and a proposal would be answered with again.
+
+        That another analyst has it, nobody is told before all parties have approved the question.
+        """
+        found = answered_by(self._ledger, proposal, self._notices.known())
+        cards = [card.fingerprint for card in analyst.cards]
+        return found if found is not None and has(self._ledger, cards, found) else None
+
     def _waiting(self, row: RequestRow, parties: Mapping[str, Decided]) -> list[str]:
         """Say what must happen before the request can go on."""
         here = self._situation()
@@ -282,37 +308,3 @@ class Answers:
             down = [here.names[peer] for peer in here.peers if not self._switchboard.connected(peer)]
             return [f"the line to {name}" for name in down] or ["its session"]
         return []
-
-
-def _own_verdict(judgement: Judgement) -> str:
-    if judgement.verdict == "refused":
-        return f"would be refused: {judgement.reasons[0]}"
-    return "needs an operator" if judgement.verdict == "manual" else "would be approved automatically"
-
-
-def _verdict(notice: Notice | None, preset: str, rule: str, epsilon: Fraction) -> str:
-    """Return what another party's published policy says of a request, as far as it tells."""
-    if notice is None:
-        return "not known: the party has not been connected yet"
-    policy = notice.published.policy
-    try:
-        approval = policy["presets"][preset]
-        if approval == "never":
-            return f"would be refused: the preset {preset} is not allowed"
-        if rule not in policy["rules"]:
-            return f"would be refused: the rule {rule} is not allowed"
-        if epsilon > Fraction(policy["greatest_epsilon"]):
-            return f"would be refused: ε is at most {policy['greatest_epsilon']}"
-    except (KeyError, TypeError, ValueError, EngineError):
-        return "not known: the party publishes its policy in another form"
-    return "needs an operator" if approval == "manual" else "approved automatically, as far as published"
-
-
-def _remaining(notice: Notice | None, project: str, analyst: str) -> Remaining:
-    if notice is None:
-        return Remaining()
-    return Remaining(
-        dataset=notice.dataset,
-        project=notice.projects.get(project),
-        analyst=notice.analysts.get(analyst),
-    )

@@ -19,9 +19,11 @@ from mpc_engine.ledger.charge import micro_words
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.store import FILE
 from mpc_engine.party.control import SOCKET_NAME, ask, served
-from mpc_engine.party.counting import REGISTRATION
 from mpc_engine.party.dossier import DOCUMENTS, Dossier, read_dossier
 from mpc_engine.party.readiness import LEAST_FREE_BYTES, free_bytes
+from mpc_engine.party.recovery import is_behind
+from mpc_engine.silo.registration import FILE as REGISTRATION
+from mpc_engine.silo.registration import load_registration, newer
 from mpc_engine.transport.endpoint import Endpoint, dialler_of
 from mpc_engine.transport.probe import Step, probe
 
@@ -201,9 +203,6 @@ def _data(folder: Path, bound: int, codebook: str) -> Step:
     advice = "Run `mpc-engine data check`, then `mpc-engine data register`, both with this configuration."
     if not (folder / REGISTRATION).is_file():
         return Step("data", False, f"no data are registered in {folder}", advice)
-    # Imported here, for a helper has no records and need not load the table libraries.
-    from mpc_engine.silo.register import load_registration
-
     try:
         registration = load_registration(folder)
     except EngineError as error:
@@ -215,7 +214,13 @@ def _data(folder: Path, bound: int, codebook: str) -> Step:
         return Step(
             "data", False, f"{words}; the roster allows {bound}", "Have the roster or mapping changed."
         )
-    return Step("data", True, f"snapshot {registration.snapshot_id} is whole and as registered")
+    words = f"snapshot {registration.snapshot_id} is whole; {registration.words}"
+    changed = newer(registration)
+    if changed:
+        words += f"; {', '.join(each.words for each in changed)}"
+        advice = "`mpc-engine data register` takes what is new; until then what was registered is counted."
+        return Step("data", True, words, advice)
+    return Step("data", True, words)
 
 
 def _ledger(dossier: Dossier) -> Iterator[Step]:
@@ -229,7 +234,13 @@ def _ledger(dossier: Dossier) -> Iterator[Step]:
         yield Step("ledger", False, str(error), error.next_step)
         return
     try:
-        yield Step("ledger", True, f"its chain of {ledger.head().seq} entries verifies")
+        verified = f"its chain of {ledger.head().seq} entries verifies"
+        if is_behind(ledger):
+            words = f"{verified}, but peers have seen more entries, as after a restored backup"
+            advice = "Run `mpc-engine party recover`; until then no session with this party goes through."
+            yield Step("ledger", False, words, advice)
+        else:
+            yield Step("ledger", True, verified)
         (row,) = [each for each in ledger.budgets(here.limits("", "", "")) if each.scope.kind == "dataset"]
         left, of = row.remaining_micro_epsilon, row.limit.micro_epsilon
         if left is None or of is None:

@@ -115,6 +115,8 @@ class PartyConfig(Document):
     def own(self) -> Identity:
         """Return this party's identity. Raises DocumentError, CertificateError if it has expired."""
         folder = self.path(self.identity)
+        if _is_empty(folder):
+            raise DocumentError(f"{folder}: holds no identity yet; run `mpc-engine party init` to make it")
         identity = load_identity(folder)
         if identity.name != self.name or identity.card.role != "party":
             raise DocumentError(f"{folder}: is the identity of the {identity.card.role} {identity.name}")
@@ -131,6 +133,16 @@ class PartyConfig(Document):
                 f"{self.origin}: dataset: is required at a silo that serves: the name of the data set whose "
                 "budget is spent, the same for all its snapshots"
             )
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether a folder is missing or empty; one that cannot be read is neither."""
+    try:
+        return not any(folder.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def load_config(path: str | Path) -> tuple[PartyConfig, Roster]:

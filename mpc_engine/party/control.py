@@ -11,7 +11,9 @@ status   –                     ``party``, ``engine`` (version), ``source`` (di
                                ``started`` (time), ``snapshot`` ("" at a helper), ``open`` (requests
                                not ended), ``waiting`` (requests for this operator), ``sessions``
                                (running), ``ready`` (bool), ``missing``: what keeps it from being
-                               ready, as :mod:`~mpc_engine.party.readiness` names it, ``not_after``
+                               ready, as :mod:`~mpc_engine.party.readiness` names it, ``records``
+                               (None at a helper): {``words``, ``fault``, ``newer`` (list)}, as in
+                               :class:`~mpc_engine.party.counting.Standing`, ``not_after``
                                (time), ``ports``: {``peers``, ``analysts``, ``health``, ``metrics``},
                                0 for none, ``peers``: list of {``name``, ``up``, ``since`` (time),
                                ``rtt_s``, ``clock_skew_s`` (None if not known), ``trouble`` (text)}
@@ -62,6 +64,7 @@ from mpc_engine.errors import (
     DocumentError,
     EngineError,
     InUseError,
+    NotRunningError,
     PeerError,
     TooLargeError,
     catalogue,
@@ -179,8 +182,8 @@ async def ask(
 ) -> dict[str, Any]:
     """Return the daemon's answer to a command.
 
-    Raises the failure that it answered with, PeerError if none runs or it ends without an answer,
-    DeadlineError if it takes too long.
+    Raises the failure that it answered with, NotRunningError if none runs, DocumentError if it is another
+    user's, PeerError if it ends without an answer, DeadlineError if it takes too long.
     """
     line = json.dumps({"command": command, "fields": dict(fields or {})}, ensure_ascii=False).encode()
     if len(line) >= MAX_COMMAND_BYTES:
@@ -209,9 +212,11 @@ async def _exchange(path: Path, line: bytes) -> bytes:
         with _short(path) as address:
             reader, writer = await asyncio.open_unix_connection(address, limit=MAX_ANSWER_BYTES)
     except PermissionError:
-        raise PeerError(f"{path} may be used only by the user whom this party runs as") from None
+        raise DocumentError(
+            f"{path} may be used only by the user whom this party runs as; run the command as that user"
+        ) from None
     except OSError:
-        raise PeerError(f"this party is not running: nothing listens at {path}") from None
+        raise NotRunningError(f"this party is not running: nothing listens at {path}") from None
     try:
         writer.write(line + b"\n")
         await writer.drain()

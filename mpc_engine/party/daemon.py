@@ -205,7 +205,11 @@ class Party:
             self._guarded(self.sequencer.pump)
 
     def _withdrawn(self, request: str) -> None:
+        """A request has ended, or is to end, without a release."""
         self.runner.withdraw(request)
+        row = self._ledger.request(request)
+        if row is not None:
+            self.recovery.learn(row.reason, row.detail)
 
     def _ended(self, ticket: str, state: str, failure: EngineError | None) -> None:
         self._guarded(self.notices.spread)

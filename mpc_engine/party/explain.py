@@ -67,11 +67,13 @@ def explain_request(
     asker: Asker,
     earlier: Sequence[Earlier] = (),
     waits: Sequence[str] = (),
+    settled: str = "",
 ) -> Lines:
     """Return what a request would open, spend and leave, for the operator of the party with this policy.
 
     ``plan`` is that of the query at the k it is answered with, ``remaining`` the budgets that it takes from,
-    ``earlier`` the requests of the same analyst before it, ``waits`` why somebody must decide.
+    ``earlier`` the requests of the same analyst before it whose answers differ from this one's, ``waits``
+    why somebody must decide, ``settled`` why nothing (more) is taken from the budgets, if that is so.
     """
     guarantee = plan.guarantee
     lines: Lines = [("head", f"{asker.analyst}, for the project {asker.project}")]
@@ -85,7 +87,7 @@ def explain_request(
     lines += [("head", "Whose records"), *(("text", each) for each in _whose(query, codebook, guarantee))]
     lines += [("head", "What would be opened"), *(("text", each) for each in _opened(plan))]
     lines += [("head", "What hides small numbers"), *(("text", each) for each in _hidden(plan, policy))]
-    lines += [("head", "What it costs"), *_costs(guarantee, remaining)]
+    lines += [("head", "What it costs"), *([("text", settled)] if settled else _costs(guarantee, remaining))]
     careful = [*_similar(query, codebook, earlier), *_cautions(query, plan)]
     if careful:
         lines.append(("head", "To be considered"))

@@ -254,12 +254,25 @@ class Amounts(Document):
         }
 
 
+class StoredRelease(Document):
+    """A release that was made before and answers the same question again, at no cost."""
+
+    ticket: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    released: Time
+
+    @property
+    def words(self) -> str:
+        """The release as people tell it from others."""
+        return f"the release of {self.ticket[:8]} on {self.released[:10]}"
+
+
 class Status(Document):
     """What has become of a request.
 
     ``reason`` is a reason of the catalogue of errors where the request was returned or rejected, ``detail``
     and ``next_step`` say it in words. ``waiting_for`` says in words what must happen next. ``times`` tells by
-    state when it was reached.
+    state when it was reached. ``served_from`` is the earlier release that answered it at no cost; while it is
+    not answered, the one that would if nothing changes, and ``cost`` is what it costs otherwise.
     """
 
     id: RequestId
@@ -275,6 +288,7 @@ class Status(Document):
     progress: Progress | None = None
     ticket: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     cost: Amounts
+    served_from: StoredRelease | None = None
     release_available: bool
     receipt_complete: bool
     times: Annotated[dict[State, Time], Field(max_length=8)]
@@ -346,12 +360,16 @@ class Remaining(Document):
 
 
 class CostAnswer(Document):
-    """The plan of a query, what is left of each budget, and what each party would say, in words."""
+    """The plan of a query, what is left of each budget, and what each party would say, in words.
+
+    ``served_from`` is the release that the analyst has already and would get again, at no cost.
+    """
 
     plan: PlanOutline
     cost: Amounts
     remaining: Annotated[dict[Name, Remaining], Field(max_length=200)]
     verdicts: Annotated[dict[Name, Words], Field(max_length=200)]
+    served_from: StoredRelease | None = None
 
 
 class PolicyAnswer(Document):

@@ -12,12 +12,13 @@ from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.desk import Desk, submission_of
-from mpc_engine.party.explain import Asker, Earlier, explain_request
+from mpc_engine.party.explain import Asker, explain_request
 from mpc_engine.party.judgement import agreed_plan
 from mpc_engine.party.notices import Notices
-from mpc_engine.party.overview import budget_fields, query_of, summaries, summary_of
+from mpc_engine.party.overview import budget_fields, summaries, summary_of
 from mpc_engine.party.published import policy_digest
 from mpc_engine.party.recovery import Recovery
+from mpc_engine.party.repetition import answered_by, earlier_of, settled
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.situation import Situation
 from mpc_engine.party.source import source_digest
@@ -104,11 +105,7 @@ class Operator:
         proposal = here.proposal(query, submission.codebook)
         plan = agreed_plan(proposal, {**self._notices.thresholds(), here.name: here.policy.least_threshold})
         remaining = self._ledger.budgets(here.limits(row.analyst, row.analyst_name, row.project))
-        earlier = []
-        for each in self._ledger.requests(analyst=row.analyst):
-            asked = query_of(each)
-            if each.id != row.id and each.received <= row.received and asked is not None:
-                earlier.append(Earlier(each.id, asked, each.state, each.received[:10]))
+        stored, charge = answered_by(self._ledger, proposal, self._notices.known()), charge_of(plan.guarantee)
         lines = explain_request(
             query,
             here.codebook,
@@ -116,10 +113,10 @@ class Operator:
             here.policy,
             remaining,
             asker=Asker(row.analyst_name, row.project, row.received[:10], row.received_from),
-            earlier=earlier,
+            earlier=earlier_of(self._ledger, row, stored),
             waits=self._desk.judge(submission).waits,
+            settled=settled(self._ledger, row, stored, charge),
         )
-        charge = charge_of(plan.guarantee)
         return {
             **self._summary(row),
             "lines": [list(line) for line in lines],

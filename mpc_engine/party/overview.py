@@ -16,7 +16,7 @@ from mpc_engine.errors import DocumentError
 from mpc_engine.ledger.charge import Charge, Limit
 from mpc_engine.ledger.reading import Reading
 from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
-from mpc_engine.party.messages import Submission
+from mpc_engine.party.messages import StoredRelease, Submission
 from mpc_engine.statistics.query import Query
 
 
@@ -32,6 +32,7 @@ class Summary:
         decisions: by party, "approved", "rejected", "returned" or "waiting".
         waits: whether this party's operator has to decide.
         reason, detail: why it was returned or rejected, as a code and in words; "" otherwise.
+        served_from: the earlier release that answered it at no cost, in words; "" otherwise.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Summary:
     waits: bool = False
     reason: str = ""
     detail: str = ""
+    served_from: str = ""
 
     def as_fields(self) -> dict[str, Any]:
         """Return the summary as plain fields."""
@@ -78,7 +80,7 @@ def title_of(query: Query) -> str:
 def summary_of(reading: Reading, row: RequestRow, party: str, parties: Sequence[str]) -> Summary:
     """Return the summary of a request at ``party``, with the decisions of all ``parties`` of the roster."""
     decided = {name: each.verdict for name, each in reading.decisions(row.id).items()}
-    query = query_of(row)
+    query, served = query_of(row), served_from(reading, row)
     return Summary(
         row.id,
         row.state,
@@ -92,7 +94,26 @@ def summary_of(reading: Reading, row: RequestRow, party: str, parties: Sequence[
         row.state in OPEN_REQUEST and party not in decided,
         row.reason,
         row.detail,
+        "" if served is None else served.words,
     )
+
+
+def stored_release(reading: Reading, ticket: str) -> StoredRelease | None:
+    """Return what people are told of the release of a session; None if there is no such session here."""
+    session = reading.session(ticket)
+    if session is None:
+        return None
+    first = reading.request(session.request)
+    source = session if first is None or first.state != "RELEASED" else first
+    return StoredRelease(ticket=ticket, released=source.changed)
+
+
+def served_from(reading: Reading, row: RequestRow) -> StoredRelease | None:
+    """Return the earlier release that answered a request, None if it was not answered so."""
+    session = None if row.state != "RELEASED" or row.ticket is None else reading.session(row.ticket)
+    if session is None or session.request == row.id:
+        return None
+    return stored_release(reading, session.ticket)
 
 
 def summaries(reading: Reading, party: str, parties: Sequence[str], ended: bool = False) -> list[Summary]:

@@ -14,9 +14,17 @@ from mpc_engine.party.journal import Journal
 LEAST_FREE_BYTES: Final = 128 << 20
 """Free space on the ledger's disk below which a party does not count as ready."""
 
-Missing = Literal["SHUTTING_DOWN", "LEDGER_BROKEN", "DISK_FULL", "CERT_EXPIRED", "DATA", "PEER_UNAVAILABLE"]
+Missing = Literal[
+    "SHUTTING_DOWN",
+    "LEDGER_BROKEN",
+    "LEDGER_ROLLBACK",
+    "DISK_FULL",
+    "CERT_EXPIRED",
+    "DATA",
+    "PEER_UNAVAILABLE",
+]
 """What may be missing."""
-ALONE: Final[frozenset[Missing]] = frozenset(("DATA", "PEER_UNAVAILABLE"))
+ALONE: Final[frozenset[Missing]] = frozenset(("LEDGER_ROLLBACK", "DATA", "PEER_UNAVAILABLE"))
 """What keeps a party from releases, but not from taking requests and answering about them."""
 
 
@@ -26,11 +34,14 @@ class Condition:
 
     stopping: bool
     ledger_broken: bool
+    behind: bool
+    """Whether peers have seen more of its ledger than there is, as after a restored backup."""
     free_bytes: int
     not_after: datetime
     """When its own certificate ends."""
     silo: bool
     snapshot: str
+    """The registered snapshot that can be counted, "" if there is none."""
     peers_up: bool
 
     def missing(self, now: datetime) -> tuple[Missing, ...]:
@@ -38,6 +49,7 @@ class Condition:
         found: dict[Missing, bool] = {
             "SHUTTING_DOWN": self.stopping,
             "LEDGER_BROKEN": self.ledger_broken,
+            "LEDGER_ROLLBACK": self.behind,
             "DISK_FULL": self.free_bytes < LEAST_FREE_BYTES,
             "CERT_EXPIRED": now >= self.not_after,
             "DATA": self.silo and not self.snapshot,

@@ -23,6 +23,7 @@ from mpc_engine.identity.signing import verify
 from mpc_engine.ledger.chain import Head
 from mpc_engine.ledger.charge import Charge
 from mpc_engine.ledger.ledger import Ledger
+from mpc_engine.ledger.reading import Reading
 from mpc_engine.ledger.rows import SessionRow
 from mpc_engine.party.encoding import read_result
 from mpc_engine.party.journal import Journal
@@ -42,10 +43,18 @@ from mpc_engine.party.post import Post
 from mpc_engine.party.publish import COMMIT_PURPOSE
 from mpc_engine.party.receipt import check_receipt
 from mpc_engine.party.situation import Situation
+from mpc_engine.party.witnessing import rolled_back
 from mpc_engine.release.table import release_digest
 from mpc_engine.transport.control import Commit
 
 SPENT = ("COMMITTED", "PATTERN", "OPENED", "SIGNED", "RELEASED", "LOST", "ADOPTED")
+BEHIND, RECOVERED = "behind", "recovered"
+"""Notes in the audit chain: peers have seen more of this ledger than there is; all took up its new head."""
+
+
+def is_behind(reading: Reading) -> bool:
+    """Tell whether a ledger was found to be older than what peers have seen, and has not recovered since."""
+    return reading.latest(BEHIND, RECOVERED) == BEHIND
 
 
 class Recovery:
@@ -59,6 +68,8 @@ class Recovery:
         self._parts: dict[tuple[int, str], asyncio.Queue[ReleasePart]] = {}
         self._told: dict[int, list[str]] = {}
         self._one = asyncio.Lock()
+        self.behind = is_behind(ledger)
+        """Whether no session can be run before `recover` has been answered by all peers."""
         post.handle(
             {},
             {
@@ -69,6 +80,15 @@ class Recovery:
                 "recovered": self._recovered,
             },
         )
+
+    def learn(self, reason: str, words: str) -> None:
+        """Note it, durably, if a request was returned because this ledger is older than one that was seen."""
+        if self.behind or not rolled_back(reason, words, self._situation().name):
+            return
+        self.behind = True
+        self._journal("ledger.behind")
+        with self._post.transaction() as tx:
+            tx.note(BEHIND, {})
 
     async def recover(self, timeout_s: float = 30.0) -> dict[str, Any]:
         """Adopt what the peers witnessed; return what was adopted, who answered and who did not."""
@@ -90,6 +110,10 @@ class Recovery:
             tickets[peer] = _digest([debit.ticket for debit in debits])
             await self._restore(peer, [debit.ticket for debit in debits if debit.released], timeout_s)
             answered.append(peer)
+        if self.behind and not missing:
+            with self._post.transaction() as tx:
+                tx.note(RECOVERED, {})
+            self.behind = False
         head = self._ledger.head()
         for peer in answered:
             self._post.say(peer, Recovered(entries=head.seq, hash=head.hash.hex(), tickets=tickets[peer]))

@@ -26,7 +26,7 @@ from mpc_engine.runtime.switchboard import Switchboard
 MOST_ATTEMPTS = 5
 """So often a request is tried that fails for reasons which may pass."""
 LONGEST_PAUSE_S = 60.0
-_PASSING = frozenset({"MISMATCH_SNAPSHOT", "STALE_SESSION", "UNKNOWN_REQUEST"})
+_PASSING = frozenset({"STALE_SESSION", "UNKNOWN_REQUEST"})
 """Reasons that may pass although the same attempt would fail again: the next one finds another state."""
 
 

@@ -55,6 +55,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._signal = ""
         self._missing: tuple[Missing, ...] | None = None
+        self._newer: set[str] = set()
         self._at = ""
         self._ended = False
         self.ports = Ports()
@@ -85,8 +86,8 @@ class Service:
         for failure in failures:
             if isinstance(failure, Exception):
                 raise failure
-        if self._counter.running:
-            os._exit(0)  # counts that nobody waits for any more; everything is closed
+        if self._counter.busy:
+            os._exit(0)  # counts and looks that nobody waits for any more; everything is closed
         return 0
 
     @property
@@ -115,6 +116,7 @@ class Service:
         self._stack.callback(self._close_ledger)
         keys = SealedKeys(dossier.state / KEYS)
         self._counter = RegisteredCounter(dossier.data, dossier.count_bound)
+        await self._counter.look(here.codebook)
         endpoints = here.directory.endpoints
         self._switchboard = GrpcSwitchboard(
             here.number,
@@ -276,11 +278,12 @@ class Service:
         if event not in DEBUG_EVENTS and self._logs is not None:
             self._logs.note(event, **fields)
         self._metrics.note(event, **fields)
-        if event.startswith("line."):
+        if event.startswith(("line.", "ledger.")):
             self._look_now.set()
 
     async def _look_on(self) -> None:
         while True:
+            await self._counter.look(self._party.situation().codebook)
             self._look()
             self._look_now.clear()
             with suppress(TimeoutError):
@@ -291,6 +294,9 @@ class Service:
         """See whether the party is ready; tell probes, and the journal when that changes."""
         now, here = self._clock(), self._party.situation()
         self._watch.look(tuple(cards[0] for cards in here.directory.cards), now)
+        for document in sorted({each.document for each in self._counter.standing.newer} - self._newer):
+            self._journal("records.older", document=document)
+        self._newer = {each.document for each in self._counter.standing.newer}
         missing = self._condition().missing(now)
         if missing != self._missing:
             self._missing = missing
@@ -305,10 +311,11 @@ class Service:
         return Condition(
             stopping=self._stopping.is_set(),
             ledger_broken=self._ledger.broken,
+            behind=self._party.recovery.behind,
             free_bytes=free_bytes(self._state),
             not_after=here.identity.certificate.not_after,
             silo=here.silo,
-            snapshot=self._counter.snapshot(),
+            snapshot=self._counter.usable,
             peers_up=all(self._switchboard.connected(peer) for peer in here.peers),
         )
 
@@ -339,6 +346,8 @@ class Service:
         if command != "status":
             return answer
         here = self._party.situation()
+        await self._counter.look(here.codebook)
+        answer["records"] = self._counter.standing.as_fields() if here.silo else None
         stats = {here.names[peer]: found for peer, found in self._switchboard.stats().items()}
         missing = self._condition().missing(self._clock())
         return answer | status_fields(answer["peers"], stats, missing, here.identity.certificate, self.ports)

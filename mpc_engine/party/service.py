@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mpc_engine import __version__
 from mpc_engine.codebook import Codebook, load_codebook
-from mpc_engine.errors import DataError
 from mpc_engine.identity import Identity
 from mpc_engine.party.book import Credentials
 from mpc_engine.party.config import PartyConfig, load_config
@@ -28,6 +27,7 @@ from mpc_engine.party.source import source_digest
 from mpc_engine.release.blocks import Progress
 from mpc_engine.runtime.cost import Meter
 from mpc_engine.runtime.link import Section
+from mpc_engine.silo.registration import check_use, load_registration
 from mpc_engine.statistics.presets import load_query
 from mpc_engine.statistics.query import Query
 from mpc_engine.transport.grpc_switchboard import connect
@@ -107,16 +107,10 @@ def _count(
     config: PartyConfig, roster: Roster, number: int, query: Query, codebook: Codebook
 ) -> tuple[str, tuple[NDArray[np.int64], ...]]:
     # Imported here, for a helper has no records and need not load the table libraries.
-    from mpc_engine.silo.register import load_registration
     from mpc_engine.silo.tabulate import tabulate
 
     registration = load_registration(config.path(config.data or ""))
-    bound = roster.party[number - 1].count_bound
-    if registration.count_bound > bound:
-        raise DataError(
-            f"the data were registered with a bound of {registration.count_bound} on counts, "
-            f"the roster allows {bound}"
-        )
+    check_use(registration, codebook.digest(), roster.party[number - 1].count_bound)
     cells = tabulate(query, codebook, registration)
     return registration.snapshot_id, cells.take()
 

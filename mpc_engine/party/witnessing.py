@@ -19,6 +19,15 @@ EXTENSION = 6
 """Control round of what is too long for RESERVE."""
 MOST_EXTENSIONS = 256
 """So many messages prove a million entries, far more than any two sessions are apart."""
+_LEDGER = "the ledger of"
+
+
+def rolled_back(reason: str, words: str, party: str) -> bool:
+    """Tell whether a session ended because the ledger of ``party`` is older than one that was seen.
+
+    Whoever finds it tells the others so in words, which are those of `Witnessing`: all run the same engine.
+    """
+    return reason == LedgerRollbackError.reason and f"{_LEDGER} {party} " in words
 
 
 class Witnessing:
@@ -51,7 +60,7 @@ class Witnessing:
         if seen is not None:
             if seen.seq > head.seq:
                 raise LedgerRollbackError(
-                    f"the ledger of {self._names[self._me]} has {head.seq} entries; {self._names[peer]} has "
+                    f"{_LEDGER} {self._names[self._me]} has {head.seq} entries; {self._names[peer]} has "
                     f"seen {seen.seq}"
                 )
             bodies = self._book.bodies(seen.seq, head.seq)
@@ -71,7 +80,7 @@ class Witnessing:
         name, points = self._names[peer], self._seen[peer]
         if max((point.seq for point in points), default=0) > reserve.head.seq:
             raise LedgerRollbackError(
-                f"the ledger of {name} has {reserve.head.seq} entries; {self._names[self._me]} has seen more"
+                f"{_LEDGER} {name} has {reserve.head.seq} entries; {self._names[self._me]} has seen more"
             )
         path = {reserve.head.seq: reserve.head}
         if peer in self._proved:
@@ -103,5 +112,5 @@ class Witnessing:
 
     def _contradiction(self, peer: int) -> LedgerRollbackError:
         return LedgerRollbackError(
-            f"the ledger of {self._names[peer]} does not contain what {self._names[self._me]} has seen of it"
+            f"{_LEDGER} {self._names[peer]} does not contain what {self._names[self._me]} has seen of it"
         )

@@ -43,7 +43,7 @@ class Range:
         if not 0 <= self.high - self.low < LARGEST_RANGE:
             raise DocumentError(
                 f"the small-cell test would cover {self.high - self.low + 1} values; "
-                f"at most {LARGEST_RANGE} are supported: use a larger ε or a smaller threshold"
+                f"at most {LARGEST_RANGE} are supported"
             )
 
     @property

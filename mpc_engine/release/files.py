@@ -55,6 +55,30 @@ def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Pa
     return [final for _, final in waiting]
 
 
+def check_free(directory: Path, release: Mapping[str, Any] | None = None) -> None:
+    """Raise DocumentError if a directory holds another release than the one with these fields.
+
+    Without ``release`` any is another one; some fields of it are enough to tell.
+    """
+    file = directory / "release.json"
+    if not os.path.lexists(file):
+        return
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        held = None
+    if (
+        release is not None
+        and isinstance(held, dict)
+        and all(held.get(key) == release[key] for key in release)
+    ):
+        return
+    raise DocumentError(
+        f"{directory}: holds another release, which would be lost. Give another folder, or move the files "
+        "that are there"
+    )
+
+
 def check_writable(directory: Path) -> None:
     """Raise DocumentError unless files can be put into the directory; made if it does not exist."""
     try:

@@ -21,6 +21,7 @@ from mpc_engine.protocols.noise import cost_of_finishing, cost_of_preparing
 from mpc_engine.protocols.opening import cost_of_opening
 from mpc_engine.protocols.threshold import Range, cost_of_range_test
 from mpc_engine.release.groups import Groups, Tally
+from mpc_engine.release.smallcells import check, ranges
 from mpc_engine.runtime.cost import Cost
 from mpc_engine.runtime.link import Section
 
@@ -118,8 +119,8 @@ class Plan:
         names = [allotment.part.name for allotment in self.guarantee.allotments]
         if len(set(names)) != len(names):
             raise DocumentError("two parts of the release have the same name")
-        for line in self.lines:
-            self.tests(line)  # refuses tests that are too wide
+        self.lines  # noqa: B018  # refuses sums that are too large
+        check(self.guarantee)  # refuses tests that are too wide
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -185,24 +186,8 @@ class Plan:
         return least, line.bound + limit
 
     def tests(self, line: Line) -> list[tuple[str, Range]]:
-        """Return what is tested in every cell of a guard; nothing for a member.
-
-        "noisy" stands for records plus noise, "patients" for the true count. A group is suppressed if any
-        of its guard's values lies in its range. The ranges start at the lowest value that can occur (for
-        the noisy value under `strict`: in a group that passes the other test).
-        """
-        if not line.guard:
-            return []
-        rule, k, limit = self.guarantee.rule, self.guarantee.threshold, line.allotment.table.limit
-        patients = ("patients", Range(0, k - 1))
-        if rule is Rule.EXACT:
-            return [patients]
-        if rule is Rule.NOISY:
-            return [("noisy", Range(-limit, k - 1))]
-        shown_from = line.allotment.least_shown
-        if shown_from is None:
-            raise DocumentError("rule strict needs the least value shown")
-        return [patients, ("noisy", Range(k - limit, shown_from - 1))]
+        """Return what is tested in every cell of a guard, see `ranges`; nothing for a member."""
+        return ranges(self.guarantee, line.allotment) if line.guard else []
 
     @cached_property
     def costs(self) -> dict[Section, Cost]:

@@ -17,6 +17,7 @@ from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from mpc_engine.result.layouts import curve_statistic, strata
+from mpc_engine.result.numerals import whole
 from mpc_engine.result.style import FAINT, INK, MARKERS, PALETTE, Drawing, said, shorter
 from mpc_engine.result.vocabulary import methods, words
 from mpc_engine.statistics.followup import SUMMARY_YEARS
@@ -28,6 +29,8 @@ MOST_PANELS: Final = 24
 MOST_BANDS: Final = 4
 """Bands in one panel: more would hide each other, and bars at a few years stand instead."""
 COLUMNS: Final = 3
+LEAVING: Final = ("events", "censored")
+"""Statistics of who is no longer at risk after an interval."""
 _LETTER: Final = 0.075
 """Width of a letter of a number at risk with the room it needs, in inches."""
 WIDEST_STEP: Final = 31 / 365.25
@@ -41,7 +44,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """One stratum: ``times`` from 0; survival, limits and flags at each; numbers at risk as displayed."""
+    """One stratum: ``times`` from 0; survival, limits, flags and numbers at risk, as displayed, at each."""
 
     label: str
     panel: str
@@ -97,6 +100,8 @@ def plan(
         notes.append(bars if len(drawn) == 1 else "intervals: in the tables")
     else:
         notes.append("bands: 95 % intervals")
+    if (table.loc[table["statistic"].astype(str) == "at_risk", "se_noise"] > 0).any():
+        notes.append("numbers at risk carry noise of their own, so the first may differ from n in the tables")
     if len(drawn) < len(panels):
         notes.append(f"the first {len(drawn)} of {len(panels)} panels")
     hidden = any(curve.flags[1:].count(SUPPRESSED) for each in drawn.values() for curve in each)
@@ -118,11 +123,11 @@ def plan(
 def _curves(table: pd.DataFrame, variables: Sequence[str], statistic: str) -> list[Curve]:
     """Return the strata's curves in the order of the table; that of all together only where it is alone."""
     names = table["statistic"].astype(str)
-    rows = table[table["time"].notna() & names.isin((statistic, "at_risk"))]
-    whole = pd.Series(True, index=rows.index)
+    rows = table[table["time"].notna() & names.isin((statistic, "at_risk", *LEAVING))]
+    together = pd.Series(True, index=rows.index)
     for name in variables:
-        whole &= rows[name].astype(str) == ALL
-    rows = rows if whole.all() else rows[~whole]
+        together &= rows[name].astype(str) == ALL
+    rows = rows if together.all() else rows[~together]
     # Where only some strata have numbers at risk, the others are parts of them and stay in the tables.
     counted = strata(rows[rows["statistic"].astype(str) == "at_risk"], variables)
     if len(counted):
@@ -134,7 +139,6 @@ def _curves(table: pd.DataFrame, variables: Sequence[str], statistic: str) -> li
     curves = []
     for label, each in rows.groupby(labels, sort=False):
         curve = each[each["statistic"].astype(str) == statistic].drop_duplicates("time")
-        risk = each[each["statistic"].astype(str) == "at_risk"].drop_duplicates("time")
         first = each.index[0]
         curves.append(
             Curve(
@@ -145,10 +149,24 @@ def _curves(table: pd.DataFrame, variables: Sequence[str], statistic: str) -> li
                 np.concatenate([[1.0], curve["lcl"]]) * 100,
                 np.concatenate([[1.0], curve["ucl"]]) * 100,
                 ("ok", *curve["flag"].astype(str)),
-                tuple(text.partition(".")[0] for text in risk["display"]),
+                _at_risk(each),
             )
         )
     return sorted(curves, key=lambda curve: list(dict.fromkeys(c.panel for c in curves)).index(curve.panel))
+
+
+def _at_risk(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return how many are at risk when each interval of a stratum begins, and how many when the last ends."""
+    found = {
+        name: rows[rows["statistic"].astype(str) == name].drop_duplicates("time")
+        for name in ("at_risk", *LEAVING)
+    }
+    risk = found["at_risk"]
+    texts = [text.partition(".")[0] for text in risk["display"]]
+    if not all(map(len, found.values())):
+        return tuple(texts)
+    left = float(risk["value"].iloc[-1]) - sum(float(found[name]["value"].iloc[-1]) for name in LEAVING)
+    return (*texts, texts[-1] if np.isnan(left) else whole(left))
 
 
 def _paint(
@@ -246,7 +264,8 @@ def _numbers_at_risk(
     alone: bool,
     last: bool,
 ) -> None:
-    """Print how many are at risk from each tick on; the number is that of the interval that begins there.
+    """Print how many are at risk from each tick on; the number is that of the interval that begins there,
+    and at the end of the grid that of those who are observed beyond it.
 
     They are ``named`` in the first column, unless each panel has one curve ``alone``.
     """

@@ -81,6 +81,7 @@ def explain(
             *_sources(query, codebook),
             *_methods(query, table),
             *_hidden(release, opened, table),
+            *_raised(release, query),
             *_flagged(table),
             *_noted(query, table),
             *_noise(release),
@@ -180,12 +181,17 @@ def _lower(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
-def _hidden(release: Mapping[str, Any], opened: Opened, table: pd.DataFrame) -> list[str]:
+def hidden(opened: Opened, table: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Return for each kind of groups its name, how many are hidden, and how many the filters leave."""
     counts = []
     for name, groups in opened.groups.items():
         inside = _inside(groups, table)
         counts.append((name, int((inside & ~groups.shown).sum()), int(inside.sum())))
-    lines = []
+    return counts
+
+
+def _hidden(release: Mapping[str, Any], opened: Opened, table: pd.DataFrame) -> list[str]:
+    counts, lines = hidden(opened, table), []
     if any(number for _, number, _ in counts):
         parts = listed([f"{number:,} of {total:,} {name}" for name, number, total in counts if number])
         verb = "is" if sum(number for _, number, _ in counts) == 1 else "are"
@@ -200,6 +206,12 @@ def _hidden(release: Mapping[str, Any], opened: Opened, table: pd.DataFrame) -> 
             f"What is shown of {listed(whole)} is shown with all its cells, those with fewer than {k} too."
         )
     return lines
+
+
+def _raised(release: Mapping[str, Any], query: Query) -> list[str]:
+    """Say that the parties answered with a larger k than was asked for, if they did."""
+    k, asked = release["parameters"]["k"], query.privacy.threshold
+    return [f"The query asked for k = {asked}; the parties' policies made it {k}."] if k > asked else []
 
 
 def _inside(groups: OpenedGroups, table: pd.DataFrame) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,7 +19,7 @@ from mpc_engine.errors import DocumentError, MismatchError
 from mpc_engine.release.opened import Opened, read_opened
 from mpc_engine.release.table import FORMAT
 from mpc_engine.result import layouts
-from mpc_engine.result.explanation import explain, notation, text_file
+from mpc_engine.result.explanation import explain, hidden, notation, text_file
 from mpc_engine.result.layouts import Page
 from mpc_engine.result.vocabulary import readable
 from mpc_engine.statistics.presets import parse_query
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 RELEASE_FILE: Final = "release.json"
 """Name of the release document among a release's files."""
+MOST_ROWS: Final = 5_000
+"""Rows of a table up to which a notebook shows its layouts."""
 PICTURES: Final = (".pdf", ".png", ".svg")
 """Kinds of file that a picture can be written as."""
 _TEXTS: Final = ("display", "ci_method", "standard", "note")
@@ -83,6 +86,27 @@ class Result:
             return cls(release, codebook)
         except (DocumentError, MismatchError) as error:
             raise type(error)(f"{file}: {error}") from None
+
+    def __repr__(self) -> str:
+        given = self.release["parameters"]
+        parts = [
+            f"{name}: {total - number:,} shown, {number:,} hidden"
+            for name, number, total in hidden(self.opened, self.table)
+        ]
+        words = "; ".join([f"ε = {given['epsilon']}, k = {given['k']}", *parts])
+        return f"<{type(self).__name__} “{self.title}”: {words}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the line of `repr` and, unless they are very long, the tables."""
+        parts = [f"<p>{escape(repr(self))}</p>"]
+        if len(self.table) <= MOST_ROWS:
+            for page in self.pages():
+                parts += [
+                    f"<p>{escape(page.title or self.title)}</p>",
+                    page.frame.to_html(index=False, max_rows=60),
+                ]
+            parts += [f"<p>{escape(line)}</p>" for line in self.legend()]
+        return "\n".join(parts)
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import ibis
 
 from mpc_engine.codebook import CategoryVariable, DateVariable, IntegerVariable, MappedVariable, day
-from mpc_engine.silo.dates import Interval, completed, epoch_days, parse_date
+from mpc_engine.silo.dates import DateColumn, Interval, completed, epoch_days, parse_date
 from mpc_engine.silo.iarc import iarc_key
 from mpc_engine.silo.icdo3 import iccc3_group, iccc3_subgroup
 from mpc_engine.silo.mapping import TumourCodes, VariableMapping, conversion
@@ -32,13 +32,17 @@ OUT_OF_BOUNDS: Final = 3
 
 @dataclass(frozen=True)
 class Coded:
-    """Expressions for one variable: the coded value, its state, and the source text to show on a fault."""
+    """Expressions for one variable: the coded value, its state, and the source text to show on a fault.
+
+    ``dates`` are the columns of dates that it is made of, where it is made of nothing else.
+    """
 
     variable: str
     column: str
     value: Any
     state: Any
     raw: Any
+    dates: tuple[DateColumn, ...] = ()
 
 
 def code(
@@ -77,7 +81,9 @@ def code(
         )
     if variable.missing_is_unknown:
         state = ibis.ifelse(absent, OK, state)
-    return Coded(name, column, ibis.ifelse(absent, integer(None), value), state, raw)
+    between = mapped.from_dates
+    dates = (between.start, between.end) if between else tuple(filter(None, (mapped.year_of, mapped.date)))
+    return Coded(name, column, ibis.ifelse(absent, integer(None), value), state, raw, dates)
 
 
 def _read(
@@ -104,7 +110,15 @@ def _between_dates(table: Any, dates: Interval, unit: str) -> tuple[str, Any, An
     raw_start, raw_end = text(table, dates.start.column), text(table, dates.end.column)
     no_start, start = parse_date(raw_start, dates.start)
     no_end, end = parse_date(raw_end, dates.end)
-    raw = raw_start + " … " + raw_end
+    # Of two dates the one at fault is shown, with its column.
+    at_start, at_end = (ibis.literal(f"{each.column} = ") for each in (dates.start, dates.end))
+    raw = ibis.cases(
+        (start.isnull() & ~no_start, at_start + raw_start),
+        (end.isnull() & ~no_end, at_end + raw_end),
+        (no_start, at_start + raw_start),
+        (no_end, at_end + raw_end),
+        else_=raw_start + " … " + raw_end,
+    )
     columns = f"{dates.start.column} … {dates.end.column}"
     return columns, raw, no_start | no_end, completed(start, end, unit)
 

@@ -95,6 +95,13 @@ def parse_date(raw: Any, source: DateColumn) -> tuple[Any, Any]:
     return is_missing(raw, source.missing), found
 
 
+def turned(source: DateColumn) -> DateColumn | None:
+    """Return the column with day and month the other way round in its formats, None if none has both."""
+    forms = [form for form in source.formats or ("%Y-%m-%d",) if "%m" in form and "%d" in form]
+    other = tuple(form.replace("%m", "%?").replace("%d", "%m").replace("%?", "%d") for form in forms)
+    return DateColumn(column=source.column, formats=other) if other and source.days_since is None else None
+
+
 def epoch_days(found: Any) -> Any:
     """Return a date as whole days since 1970-01-01."""
     return found.delta(ibis.literal(EPOCH, type="date"), unit="day").cast("int64")

@@ -1,34 +1,46 @@
 """Registering a silo's data: every row is checked, then the coded rows are frozen as a snapshot.
 
-A session reads nothing but the snapshot, so it cannot fail because of a row, and what it counts is what
-was checked. The snapshot holds the codebook's variables as numbers and a running number for the patient –
-no identifiers or source codes, and dates only where the codebook asks for them – in a Parquet file that only
-its owner may read. Its id is random:
-a digest of records is never given to anyone, since small data sets can be guessed from one.
+A session reads nothing but the snapshot, so it cannot fail because of a row, nor because source or mapping
+have changed since, and what it counts is what was checked. The snapshot holds the codebook's variables as
+numbers and a running number for the patient – no identifiers or source codes, and dates only where the
+codebook asks for them – in a Parquet file that only its owner may read. Its id is random: a digest of
+records is never given to anyone, since small data sets can be guessed from one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import ibis
 
 from mpc_engine.codebook import Codebook
-from mpc_engine.documents import Document, Field, load_json, parse
-from mpc_engine.errors import DataError, DocumentError
+from mpc_engine.documents import parse
+from mpc_engine.errors import DataError
 from mpc_engine.silo.coding import Coded, code, tumour_key
 from mpc_engine.silo.dates import epoch_days, parse_date
 from mpc_engine.silo.iarc import REPEAT, iarc_primary
 from mpc_engine.silo.mapping import Mapping, load_mapping
+from mpc_engine.silo.registration import FILE, Registration, load_registration, sha256, snapshot_path
 from mpc_engine.silo.report import Report, find_problems
-from mpc_engine.silo.source import ROW, identity, opened, store
+from mpc_engine.silo.source import ROW, file_path, identity, opened, source_name, store
 from mpc_engine.silo.store import create, draft, writing
 from mpc_engine.silo.texts import identifier, number, text
+
+__all__ = [
+    "PATIENT",
+    "PRIMARY",
+    "RANK",
+    "Registration",
+    "check",
+    "load_registration",
+    "register",
+    "snapshot_path",
+]
 
 PATIENT: Final = "_patient"
 """Column of the snapshot: a number for each patient. No variable's name starts with an underscore."""
@@ -37,37 +49,6 @@ RANK: Final = "_rank"
 PRIMARY: Final = "_primary"
 """Column of the snapshot where the mapping names ICD-O-3 columns: 1 for the record that stands for a primary
 cancer by the rules of IARC and IACR [IARC04], 0 for a further one of the same cancer."""
-_FILE: Final = "registration.json"
-
-
-class SourceIdentity(Document):
-    """What tells that a source file was changed. Never leaves this machine."""
-
-    size: int
-    mtime_ns: int
-    sha256: str
-
-
-class Registration(Document):
-    """One registered snapshot. Only ``snapshot_id``, the codebook's digest and ``count_bound`` are public."""
-
-    snapshot_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    codebook_digest: str
-    count_bound: int
-    mapping: str
-    mapping_digest: str
-    source: SourceIdentity | None
-    snapshot: str
-    snapshot_sha256: str
-    rows: int
-    max_records_per_patient: int
-    has_primaries: bool = False
-
-    def __repr__(self) -> str:
-        """Show the id alone; the number of rows is not public."""
-        return f"Registration({self.snapshot_id})"
-
-    __str__ = __repr__
 
 
 @dataclass(frozen=True)
@@ -94,17 +75,23 @@ def check(mapping: Mapping, codebook: Codebook, base: Path | None = None) -> Rep
 
 
 def register(
-    mapping_path: str | Path, state_dir: str | Path, warn: Callable[[str], None] = lambda warning: None
+    mapping_path: str | Path,
+    state_dir: str | Path,
+    warn: Callable[[str], None] = lambda warning: None,
+    *,
+    refuse_empty: bool = False,
 ) -> Registration:
     """Check all rows, freeze the coded ones in ``state_dir`` and return the new registration.
 
     ``warn`` is told what someone should look at although it does not stand in the way; for this machine only.
+    With ``refuse_empty`` a source without rows is refused: most likely it is not the one that is meant.
 
     A registration made there before is replaced once the new one is complete. Raises
     :class:`~mpc_engine.errors.DataError` with the rendered report if any row does not fit, if the folder
     cannot be written or another registration into it is under way, and what :func:`check` raises.
     """
     path, state = Path(mapping_path), Path(state_dir)
+    written = sha256(path)
     mapping, codebook = load_mapping(path)
     snapshot_id = os.urandom(16).hex()
     name = f"snapshot-{snapshot_id}.parquet"
@@ -115,6 +102,11 @@ def register(
             report = _report(rows, mapping, codebook)
             if report.problems:
                 raise DataError(report.render())
+            if refuse_empty and not report.rows:
+                raise DataError(
+                    f"{source_name(mapping.source)}: has no rows, so nothing is registered; if there really "
+                    "are none, say so with `--allow-empty`"
+                )
             for warning in report.warnings:
                 warn(warning)
             store(table.get_backend(), _frozen(rows, mapping), folder / name)
@@ -122,6 +114,7 @@ def register(
             raise DataError(
                 f"{mapping.source.file}: was changed while it was being registered; register again"
             )
+        place = file_path(mapping.source, path.parent.resolve())
         registration = parse(
             {
                 "snapshot_id": snapshot_id,
@@ -129,58 +122,27 @@ def register(
                 "count_bound": mapping.count_bound,
                 "mapping": str(path.resolve()),
                 "mapping_digest": mapping.digest(),
+                "mapping_sha256": written,
                 "source": before,
+                "source_file": "" if place is None else str(place),
                 "snapshot": name,
-                "snapshot_sha256": _sha256(folder / name),
+                "snapshot_sha256": sha256(folder / name),
                 "rows": report.rows,
                 "max_records_per_patient": report.max_records_per_patient,
                 "has_primaries": rows.key is not None,
+                "registered": f"{datetime.now(UTC):%Y-%m-%d}",
             },
             Registration,
         )
         with writing(state):
-            with create(folder / _FILE) as file:
+            with create(folder / FILE) as file:
                 file.write((registration.model_dump_json(indent=2) + "\n").encode())
             (folder / name).replace(state / name)
-            (folder / _FILE).replace(state / _FILE)
+            (folder / FILE).replace(state / FILE)
             for old in state.glob("snapshot-*.parquet"):
                 if old.name != name:
                     old.unlink()
-    return parse(registration.model_dump(mode="json"), Registration, str(state / _FILE))
-
-
-def load_registration(state_dir: str | Path) -> Registration:
-    """Return the registration in ``state_dir`` after making sure that it still holds.
-
-    Raises :class:`~mpc_engine.errors.DataError` if there is none, if the snapshot was altered, or if source
-    file, mapping or codebook changed since; the next step is to register again.
-    """
-    path = Path(state_dir) / _FILE
-    if not path.is_file():
-        raise DataError(f"{state_dir}: no data are registered here; run `mpc-engine data register` first")
-    registration = load_json(path, Registration)
-    snapshot = snapshot_path(registration)
-    if not snapshot.is_file() or _sha256(snapshot) != registration.snapshot_sha256:
-        raise DataError(f"{snapshot}: is missing or was altered; register again")
-    source = Path(registration.mapping)
-    try:
-        mapping, codebook = load_mapping(source)
-    except DocumentError as error:
-        raise DataError(f"the mapping can no longer be read; register again\n{error}") from error
-    if mapping.digest() != registration.mapping_digest:
-        raise DataError(f"{source}: was changed after the data were registered; register again")
-    if codebook.digest() != registration.codebook_digest:
-        raise DataError(f"{codebook.origin}: was changed after the data were registered; register again")
-    found = identity(mapping, source.parent)
-    was = None if registration.source is None else registration.source
-    if (found is None) != (was is None) or (found and was and found["sha256"] != was.sha256):
-        raise DataError(f"{mapping.source.file}: was changed after it was registered; register again")
-    return registration
-
-
-def snapshot_path(registration: Registration) -> Path:
-    """Return where the registration's snapshot lies: beside the file that it was read from."""
-    return Path(registration.origin).parent / registration.snapshot
+    return parse(registration.model_dump(mode="json"), Registration, str(state / FILE))
 
 
 def _code(table: Any, mapping: Mapping, codebook: Codebook) -> _Rows:
@@ -228,8 +190,3 @@ def _frozen(rows: _Rows, mapping: Mapping) -> Any:
         ibis.row_number().over(within).cast("int64").name(RANK),
         *(keyed[value.get_name()] for value in values),
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,11 +14,14 @@ import ibis
 
 from mpc_engine.codebook import CategoryVariable, Codebook, IntegerVariable
 from mpc_engine.silo.coding import MISSING, OUT_OF_BOUNDS, UNKNOWN_CODE, Coded
+from mpc_engine.silo.dates import parse_date, turned
 from mpc_engine.silo.mapping import Mapping
-from mpc_engine.silo.texts import alike
+from mpc_engine.silo.texts import alike, text
 
 MAX_CODES: Final = 25
 """Most different codes that are listed for one variable and fault."""
+MAX_DATES: Final = 5
+"""Most dates that are listed for one variable which cannot be read: they tend to have one reason."""
 NO_IDS: Final = ("0", "-", ".", "?", "na", "n/a", "nan", "nil", "none", "null", "missing", "unk", "unknown")
 """What registries write, in any case, where they have no patient's id."""
 
@@ -192,17 +195,54 @@ def _codes(
     table: Any, one: Coded, fault: int, total: int, mapping: Mapping, codebook: Codebook
 ) -> list[Problem]:
     """Return the codes with this fault, the most frequent first."""
-    hits = table.filter(one.state == fault).select(raw=one.raw)
-    top = hits.group_by("raw").aggregate(n=hits.count()).order_by([ibis.desc("n"), "raw"]).limit(MAX_CODES)
-    found = [(str(row["raw"]), int(row["n"])) for row in top.to_pyarrow().to_pylist()]
-    problems = [_problem(one, code, rows, fault, mapping, codebook) for code, rows in found]
-    rest = total - sum(rows for _, rows in found)
+    unread = bool(one.dates) and fault == UNKNOWN_CODE
+    hits = table.filter(one.state == fault).select(raw=one.raw, backwards=_backwards(one, mapping, codebook))
+    top = hits.group_by("raw", "backwards").aggregate(n=hits.count()).order_by([ibis.desc("n"), "raw"])
+    found = top.limit(MAX_DATES if unread else MAX_CODES).to_pyarrow().to_pylist()
+    problems = [
+        _problem(one, str(row["raw"]), int(row["n"]), fault, bool(row["backwards"]), mapping, codebook)
+        for row in found
+    ]
+    rest = total - sum(problem.rows for problem in problems)
     if rest:
-        problems.append(Problem(one.variable, one.column, "", rest, "has further values of this kind"))
+        words = "has further values of this kind" + (f"; {_unread(table, one)}" if unread else "")
+        problems.append(Problem(one.variable, one.column, "", rest, words))
     return problems
 
 
-def _problem(one: Coded, code: str, rows: int, fault: int, mapping: Mapping, codebook: Codebook) -> Problem:
+def _backwards(one: Coded, mapping: Mapping, codebook: Codebook) -> Any:
+    """Return whether a time ends before it starts; only one between two dates can."""
+    if not isinstance(codebook.mapped[one.variable], IntegerVariable):
+        return ibis.literal(False)
+    mapped = mapping.variables[one.variable]
+    outcome = None if mapped.outcome is None else mapping.outcomes[mapped.outcome]
+    between = mapped.from_dates is not None or (outcome is not None and outcome.start is not None)
+    return (one.value < 0).fill_null(False) if between else ibis.literal(False)
+
+
+def _unread(table: Any, one: Coded) -> str:
+    """Say of each column of dates how many cannot be read, and ask what may be the reason."""
+    sums: dict[str, Any] = {}
+    for index, source in enumerate(one.dates):
+        raw = text(table, source.column)
+        absent, found = parse_date(raw, source)
+        bad, other = ~absent & found.isnull(), turned(source)
+        sums |= {f"given{index}": (~absent).sum(), f"bad{index}": bad.sum()}
+        if other is not None:
+            sums[f"other{index}"] = (bad & parse_date(raw, other)[1].notnull()).sum()
+    counted = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
+    said = []
+    for index, source in enumerate(one.dates):
+        if bad := int(counted[f"bad{index}"] or 0):
+            said.append(f"{bad:,} of {counted[f'given{index}']:,} dates of {source.column} cannot be read")
+            if 2 * int(counted.get(f"other{index}") or 0) > bad:
+                said[-1] += ": are day and month the other way round?"
+    return "; ".join(said)
+
+
+def _problem(
+    one: Coded, code: str, rows: int, fault: int, backwards: bool, mapping: Mapping, codebook: Codebook
+) -> Problem:
     name = one.variable
     variable = codebook.mapped[name]
     mapped = mapping.variables[name]
@@ -216,7 +256,9 @@ def _problem(one: Coded, code: str, rows: int, fault: int, mapping: Mapping, cod
         target = variable.unknown or " | ".join(variable.known)
         line = f"{_quoted(code)} = {_quoted(target)}"
         return Problem(name, one.column, code, rows, "is not in the mapping", line, f"variables.{name}.codes")
-    if fault == OUT_OF_BOUNDS and not isinstance(variable, CategoryVariable):
+    if fault == OUT_OF_BOUNDS and backwards:
+        words = "ends before it starts"
+    elif fault == OUT_OF_BOUNDS and not isinstance(variable, CategoryVariable):
         words = f"is outside the codebook's bounds {variable.lower} to {variable.upper}"
         words += f" {variable.unit}" if isinstance(variable, IntegerVariable) else ""
     elif mapped.iccc3 is not None:

@@ -7,6 +7,7 @@ scanned instead. Messages name files, columns and line numbers, never the conten
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import hashlib
@@ -29,12 +30,14 @@ from ibis.common.exceptions import IbisError, TableNotFound
 from mpc_engine.documents import refuse
 from mpc_engine.errors import DataError
 from mpc_engine.silo.mapping import Mapping, Source
+from mpc_engine.silo.registration import change_logs
 from mpc_engine.silo.store import writing
 
 ROW: Final = "row\x1f"
 """Name of the column with the number of the row in the source; a mapping cannot name such a column."""
 _BATCH_ROWS: Final = 65_536
 _LINE: Final = re.compile(r"[Ll]ine:? (\d+)")
+_ENCODED: Final = re.compile("unicode|utf-?(8|16)|encod", re.IGNORECASE)
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def opened(mapping: Mapping, base: Path) -> Iterator[Any]:
     :class:`~mpc_engine.errors.DataError` if the source cannot be read, also while the table is in use,
     and :class:`~mpc_engine.errors.DocumentError` if a column that the mapping names is not there.
     """
-    what = _name(mapping.source)
+    what = source_name(mapping.source)
     with tempfile.TemporaryDirectory(prefix="mpc-engine-") as folder:
         try:
             with engine(Path(folder)) as connection:
@@ -72,7 +75,9 @@ def opened(mapping: Mapping, base: Path) -> Iterator[Any]:
             # The database's own message may quote a row, hence only the line's number is taken from it.
             line = _LINE.search(str(error))
             where = f", line {line[1]}" if line else ""
-            raise DataError(f"{what}{where}: cannot be read as {_form(mapping.source)}") from None
+            words = _miswritten(mapping.source, base) if _ENCODED.search(str(error)) else ""
+            words = words or f"cannot be read as {_form(mapping.source)}"
+            raise DataError(f"{what}{where}: {words}") from None
 
 
 def identity(mapping: Mapping, base: Path) -> dict[str, int | str] | None:
@@ -84,10 +89,10 @@ def identity(mapping: Mapping, base: Path) -> dict[str, int | str] | None:
     path = file_path(mapping.source, base)
     if path is None:
         return None
-    for log in (Path(f"{path}.wal"), Path(f"{path}-wal")) if mapping.source.file is None else ():
+    for log in change_logs(path) if mapping.source.file is None else ():
         if log.exists() and log.stat().st_size:
             raise DataError(
-                f"{_name(mapping.source)}: has changes that are not in its file yet ({log.name}); "
+                f"{source_name(mapping.source)}: has changes that are not in its file yet ({log.name}); "
                 "close the programs that write to it"
             )
     try:
@@ -95,7 +100,7 @@ def identity(mapping: Mapping, base: Path) -> dict[str, int | str] | None:
             state = os.fstat(file.fileno())
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{_name(mapping.source)}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{source_name(mapping.source)}: cannot be read ({error.strerror})") from None
     return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": content}
 
 
@@ -141,7 +146,7 @@ def _table(connection: Any, mapping: Mapping, base: Path, scratch: Path) -> Any:
     source = mapping.source
     path = file_path(source, base)
     if path is not None and not path.is_file():
-        raise DataError(f"{_name(source)}: there is no such file (looked for {path})")
+        raise DataError(f"{source_name(source)}: there is no such file (looked for {path})")
     if source.file is not None and path is not None:
         if source.is_parquet:
             _refuse_repeats(pyarrow.parquet.read_schema(path).names, source)
@@ -188,10 +193,12 @@ def _header(source: Source, path: Path) -> list[str]:
     try:
         with path.open(encoding=encoding, newline="") as file:
             names = next(csv.reader(file, delimiter=source.delimiter), [])
-    except (UnicodeError, csv.Error):
-        raise DataError(f"{_name(source)}, line 1: cannot be read as {_form(source)}") from None
+    except UnicodeError:
+        raise DataError(f"{source_name(source)}: {_miswritten(source, path.parent)}") from None
+    except csv.Error:
+        raise DataError(f"{source_name(source)}, line 1: cannot be read as {_form(source)}") from None
     if not names:
-        raise DataError(f"{_name(source)}: the first row, which names the columns, is missing")
+        raise DataError(f"{source_name(source)}: the first row, which names the columns, is missing")
     _refuse_repeats(names, source)
     return names
 
@@ -200,7 +207,7 @@ def _refuse_repeats(names: list[str], source: Source) -> None:
     """Refuse columns that the databases, which do not tell upper from lower case, cannot tell apart."""
     if len({name.lower() for name in names}) != len(names):
         raise DataError(
-            f"{_name(source)}: two columns have the same name; upper and lower case are not told apart"
+            f"{source_name(source)}: two columns have the same name; upper and lower case are not told apart"
         )
 
 
@@ -255,15 +262,37 @@ def _sqlite_text(column: str, kind: str) -> str:
 def _named(mapping: Mapping, present: Iterable[str]) -> list[str]:
     """Return the columns that the mapping names; raises DocumentError if one is not among ``present``."""
     present = list(present)
-    problems = [
-        (path, f"there is no column {column!r} in {_name(mapping.source)}; it has: {', '.join(present)}")
-        for path, column in mapping.columns
-        if column not in present
-    ]
-    if problems:
-        raise refuse(mapping.origin, problems)
+    absent: dict[str, list[str]] = {}
+    for path, column in mapping.columns:
+        if column not in present:
+            absent.setdefault(column, []).append(path)
+    if absent:
+        raise refuse(mapping.origin, [_absent(absent, present, mapping.source)])
     # If nothing is collected, any one column will do: the rows still count.
     return list(dict.fromkeys(column for _, column in mapping.columns)) or present[:1]
+
+
+def _absent(absent: dict[str, list[str]], present: list[str], source: Source) -> tuple[str, str]:
+    """Return the place and the message on columns that are not there, with the keys that name them."""
+    if len(absent) == 1:
+        ((column, paths),) = absent.items()
+        where, words = ", ".join(paths), f"there is no column {column!r}"
+    else:
+        listed = ", ".join(f"{column!r} ({', '.join(paths)})" for column, paths in absent.items())
+        where, words = "", f"there are no columns {listed}"
+    words += f" in {source_name(source)}; it has: {', '.join(map(repr, present))}"
+    if source.file is not None and not source.is_parquet and len(present) == 1:
+        others = [mark for mark in _DELIMITERS if mark in present[0] and mark != source.delimiter]
+        if others:
+            words += f". Is `delimiter` {_toml(max(others, key=present[0].count))} (under [source])?"
+    return where, words
+
+
+_DELIMITERS: Final = (";", "\t", "|", ",")
+
+
+def _toml(mark: str) -> str:
+    return '"\\t"' if mark == "\t" else f'"{mark}"'
 
 
 def _as_text(table: Any, mapping: Mapping) -> Any:
@@ -294,11 +323,21 @@ def _database(source: Source) -> str:
         raise DataError(f"the environment variable {source.database_env} is not set") from None
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
     """Return what messages call the source; never a connection's address, which may hold a password."""
     if source.file is not None:
         return source.file
     return f"table {source.table} of the database"
+
+
+def _miswritten(source: Source, base: Path) -> str:
+    """Say that a CSV file has not the encoding of the mapping, and which it may have; "" for others."""
+    if source.file is None or source.is_parquet:
+        return ""
+    with (base / source.file).open("rb") as file:
+        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    likely = "utf-16" if marked else "latin-1" if source.encoding == "utf-8" else "utf-8"
+    return f'is not written in {source.encoding}. Is `encoding` "{likely}" (under [source])?'
 
 
 def _form(source: Source) -> str:

@@ -32,7 +32,7 @@ from mpc_engine.statistics.layout import (
 )
 from mpc_engine.statistics.query import Picture, Query, variable_axes
 from mpc_engine.statistics.timegrid import DAYS, TimeGrid, time_variable
-from mpc_engine.statistics.where import Item, Problems, Where
+from mpc_engine.statistics.where import Items, Problems, Where
 
 PATIENTS_WEIGHT, OUTCOMES_WEIGHT, ENTRIES_WEIGHT = 1, 3, 2
 """Shares of ε: a quarter for the guard and three quarters for the outcomes, without entries."""
@@ -51,7 +51,7 @@ class Event(Document):
     """What ends follow-up as an event: ``variable`` having one of the labels of ``in``."""
 
     variable: Name
-    in_: Annotated[tuple[Item, ...], Field(alias="in", min_length=1, max_length=100)]
+    in_: Annotated[Items, Field(alias="in", min_length=1, max_length=100)]
 
     def describe(self) -> str:
         """Return the event in words, such as ``vital_status is dead``."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from math import prod
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,13 @@ from mpc_engine.documents import (
     model_validator,
     refuse,
 )
+from mpc_engine.dp.accounting import Rule, guarantee_for
 from mpc_engine.dp.rationals import decimal_text
+from mpc_engine.errors import DocumentError
 from mpc_engine.release.grid import Axis, Grid
 from mpc_engine.release.groups import Groups, Tally, parts_of
 from mpc_engine.release.opened import Floats, Opened
+from mpc_engine.release.smallcells import check
 from mpc_engine.statistics.layout import AxisRule, FollowUp, Kind, Layout, Primaries, Recipe, Selection
 from mpc_engine.statistics.tidy import Tidy
 from mpc_engine.statistics.where import Problems, Where, known
@@ -45,6 +48,12 @@ MAX_CELLS: Final = 4_000_000
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 
 _TOO_MANY: Final = f"asks for more than {MAX_CELLS} cells; use fewer variables or wider bands"
+
+_BY: Final = 'must be a list of variables, such as by = ["sex"]'
+_WHERE: Final = (
+    'names a variable and what of it is wanted: where = [{ variable = "tumour", in = ["leukaemia"] }], '
+    'or where = [{ variable = "age", between = [0, 14] }]'
+)
 
 
 def _decimal(text: str) -> str:
@@ -59,6 +68,19 @@ def _small(text: str) -> str:
     if Fraction(text) > LARGEST_DELTA:
         raise ValueError("must be at most 0.001: δ is a chance of failure, far below one over the population")
     return text
+
+
+def _filters(value: Any) -> Any:
+    """Return the filters as a list, given one or several."""
+    listed = (value,) if isinstance(value, dict) else value
+    if not isinstance(listed, list | tuple):
+        raise broken("where", _WHERE)
+    for index, each in enumerate(listed):
+        if not (
+            isinstance(each, Where) or (isinstance(each, dict) and {"variable", "in", "between"} & {*each})
+        ):
+            raise broken("where" if isinstance(value, dict) else f"where[{index}]", _WHERE)
+    return listed
 
 
 Decimal = Annotated[str, AfterValidator(_decimal)]
@@ -114,6 +136,25 @@ class Query(Document):
     where: Annotated[tuple[Where, ...], Field(max_length=32)] = ()
     multiple_primaries: Primaries = "all"
     privacy: Privacy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, data: Any) -> Any:
+        """Take a single name or filter for a list of one, which is what it becomes in the digest too."""
+        if not isinstance(data, dict):
+            return data
+        found = dict(data)
+        for name, value in data.items():
+            info = cls.model_fields.get(str(name))
+            if info is None or Ellipsis not in get_args(info.annotation):
+                continue
+            if name == "where":
+                found[name] = _filters(value)
+            elif isinstance(value, str):
+                found[name] = (value,)
+            elif name == "by" and not isinstance(value, list | tuple):
+                raise broken(name, _BY)
+        return found
 
     @abstractmethod
     def kinds(self, codebook: Codebook, problems: Problems) -> list[Kind]:
@@ -205,6 +246,19 @@ class Query(Document):
             Groups(each.name, weighted(each.guard), tuple(weighted(member) for member in each.members))
             for each in groups
         )
+
+    def validate_on(self, codebook: Codebook) -> None:
+        """Find out before anything is asked whether the query fits the codebook and its noise can be had.
+
+        Raises :class:`~mpc_engine.errors.DocumentError` as :meth:`layout`, and for an ε so small that the
+        noise is out of bounds or the small-cell test too wide; a party's larger k may make it too wide later.
+        """
+        parts, given = parts_of(self.layout(codebook).groups), self.privacy
+        rule, cap = Rule(given.rule), given.max_records_per_patient
+        try:
+            check(guarantee_for(given.epsilon_exact, parts, rule, given.threshold, cap, given.delta_exact))
+        except DocumentError as error:
+            raise refuse(self.origin, [("privacy", str(error))]) from None
 
     def digest_fields(self) -> dict[str, object]:
         """Return the query as plain fields, equal for documents that ask the same with the same keys.

@@ -18,7 +18,15 @@ def _label_or_number(value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError('must be a list, such as in = ["leukaemia"] or in = [8970, 9500]')
+    return value
+
+
 Item = Annotated[str | int, BeforeValidator(_label_or_number)]
+Items = Annotated[tuple[Item, ...], BeforeValidator(_listed)]
+"""What ``in`` lists."""
 
 
 class Where(Document):
@@ -28,7 +36,7 @@ class Where(Document):
     """
 
     variable: Name
-    in_: Annotated[tuple[Item, ...] | None, Field(alias="in", min_length=1, max_length=10_000)] = None
+    in_: Annotated[Items | None, Field(alias="in", min_length=1, max_length=10_000)] = None
     between: tuple[Item, Item] | None = None
 
     @model_validator(mode="after")

@@ -45,9 +45,10 @@ def test_a_backup_is_a_whole_ledger_of_its_own(run: Run, folder: Path) -> None:
 
 def test_nothing_is_written_of_a_ledger_that_does_not_verify(run: Run, folder: Path) -> None:
     config, target = ("--config", folder / "uk.toml"), folder / "copy.sqlite"
-    run("party", "backup", "--out", folder / "nowhere/copy.sqlite", *config).failed_with(
-        10, "cannot be written"
-    )
+    nowhere = run("party", "backup", "--out", folder / "nowhere/copy.sqlite", *config)
+    nowhere.failed_with(2, "nowhere: there is no such folder")
+    assert "Make room" not in nowhere.err
+    run("party", "backup", "--out", folder / "uk.toml/copy.sqlite", *config).failed_with(2, "no such folder")
     ledger = folder / "state/ledger.sqlite"
     ledger.write_bytes(ledger.read_bytes().replace(b"too fine", b"too nice"))
     run("party", "backup", "--out", target, *config).failed_with(11, "changed after it was written")

@@ -14,6 +14,8 @@ import pytest
 from mpc_engine.cli import policy
 from mpc_engine.identity import TrustStore, create_identity
 from mpc_engine.identity.trust import Terms
+from mpc_engine.ledger.charge import Charge, Scope
+from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.published import published
 from tests.cli.conftest import Run
@@ -69,6 +71,26 @@ def test_budgets_of_a_running_party_are_asked_for(run: Run, folder: Path, daemon
     result = run("budget", "show", "--config", folder / "uk.toml")
     fits(result.out)
     assert "no limit" in result.out and "Nothing has been spent." in result.out
+
+
+def test_a_debit_of_a_request_that_a_restored_ledger_lacks_says_so(run: Run, folder: Path) -> None:
+    ledger = Ledger.open(folder / "state", party="uk")
+    with ledger.transaction() as tx:
+        tx.adopt(
+            "3" * 32,
+            request="f" * 32,
+            question="q",
+            charge=Charge(1_000_000),
+            scopes=[Scope("dataset", "wilms-uk")],
+            peer="us",
+            analyst_name="ada",
+            project="colon",
+        )
+    ledger.close()
+    result = run("budget", "show", "--config", folder / "uk.toml")
+    fits(result.out)
+    # The words stand in a narrow column, so that they may be wrapped.
+    assert "(the" in result.out.partition("f" * 8)[2] and "ledger)" in result.out.partition("f" * 8)[2]
 
 
 def test_the_chain_is_verified_and_exported(run: Run, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from mpc_engine.cli import serve
 from mpc_engine.errors import CertificateError, DocumentError, LedgerBrokenError, PeerError
 from mpc_engine.identity import create_identity
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party import checkup
+from mpc_engine.party import serve as service
+from mpc_engine.party.recovery import BEHIND, RECOVERED
 from mpc_engine.scenario.trial import Trial, make_trial
 from tests.cli.conftest import Run
 from tests.cli.registry import fits
@@ -113,7 +117,14 @@ def test_records_that_changed_or_are_not_registered_are_found(run: Run, trial: T
     rows = trial.folder / "north" / "rows.csv"
     rows.write_text(rows.read_text() + "\n")
     changed = steps(run, trial)["here", "data"]
-    assert changed["verdict"] == "failed" and "register" in changed["advice"]
+    assert changed["verdict"] == "warning" and "data register" in changed["advice"]
+    assert "40 rows; rows.csv has changed since" in changed["found"]
+    checked = run("data", "check", "--config", trial.config("north"))
+    assert "40 rows; rows.csv has changed since: `mpc-engine data register` takes what is new" in checked.said
+    (snapshot,) = (trial.folder / "north" / "data").glob("*.parquet")
+    snapshot.write_bytes(b"x" + snapshot.read_bytes()[1:])
+    altered = steps(run, trial)["here", "data"]
+    assert altered["verdict"] == "failed" and "missing or was altered" in altered["found"]
     shutil.rmtree(trial.folder / "north" / "data")
     assert "no data are registered" in steps(run, trial)["here", "data"]["found"]
     assert ("here", "data") not in steps(run, trial, "helper")
@@ -134,6 +145,27 @@ def test_the_ledger_is_verified_and_the_budget_shown(run: Run, trial: Trial) -> 
     assert (broken["verdict"], broken["advice"]) == ("failed", LedgerBrokenError.next_step)
 
 
+def test_a_ledger_behind_what_peers_have_seen_is_found(run: Run, trial: Trial) -> None:
+    ledger = Ledger.open(trial.folder / "north" / "state", party="north")
+    with ledger.transaction() as tx:
+        tx.note(BEHIND, {})
+    found = steps(run, trial)["here", "ledger"]
+    assert found["verdict"] == "failed" and "peers have seen more entries" in found["found"]
+    assert "`mpc-engine party recover`" in found["advice"]
+    with ledger.transaction() as tx:
+        tx.note(RECOVERED, {})
+    ledger.close()
+    assert steps(run, trial)["here", "ledger"]["verdict"] == "ok"
+
+
+def test_an_identity_that_is_not_there_is_made_first(run: Run, trial: Trial) -> None:
+    shutil.rmtree(trial.folder / "north" / "identity")
+    found = steps(run, trial)["here", "identity"]
+    assert found["verdict"] == "failed" and "run `mpc-engine party init`" in found["found"]
+    assert "do first what it says" in found["advice"]
+    run("party", "roster", "--config", trial.config("north")).failed_with(2, "`mpc-engine party init`")
+
+
 def test_a_full_disk_and_a_taken_port_are_found(
     run: Run, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +182,49 @@ def test_a_full_disk_and_a_taken_port_are_found(
     assert found["verdict"] == "failed" and "ss -ltnp" in found["advice"]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_service_that_cannot_start_says_so_to_whoever_reads_it(
+    run: Run, trial: Trial, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    path = trial.config("north")
+    path.write_text(path.read_text().replace("least_threshold = 5", "least_threshold = 0"))
+    noted: list[Exception] = []
+    monkeypatch.setattr(service, "_note_not_started", lambda _, error, clock: noted.append(error))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    ended = run("party", "serve", "--config", path)
+    if terminal:
+        ended.failed_with(DocumentError.exit_status, "least_threshold", DocumentError.next_step)
+        assert not noted
+    else:
+        assert (ended.status, ended.err) == (DocumentError.exit_status, "")
+        assert [type(each) for each in noted] == [DocumentError]
+
+
+@pytest.mark.parametrize(
+    ("fault", "newer", "words"),
+    [
+        ("", [], "Records: registered 2026-11-20, 1,857 rows."),
+        (
+            "",
+            ["rows.csv has changed since"],
+            "1,857 rows; rows.csv has changed since: `mpc-engine data register` takes what is new.",
+        ),
+        ("the snapshot was altered", [], "1,857 rows; they cannot be counted: the snapshot was altered"),
+    ],
+)
+def test_status_says_how_old_the_records_are(
+    run: Run, trial: Trial, monkeypatch: pytest.MonkeyPatch, fault: str, newer: list[str], words: str
+) -> None:
+    records = {"words": "registered 2026-11-20, 1,857 rows", "fault": fault, "newer": newer}
+    found = {"party": "north", "engine": "1", "dev": True, "started": "2026-11-22T00:00:00Z", "ready": True}
+    found |= {"records": records, "not_after": "2028-01-01T00:00:00Z", "peers": [], "sessions": 0, "open": 0}
+    answers = {"status": found, "list": {"requests": []}}
+    monkeypatch.setattr(serve, "told", lambda party, command, **fields: answers[command])
+    assert words in " ".join(run("party", "status", "--config", trial.config("north")).out.split())
+
+
 def test_status_needs_a_running_service(run: Run, trial: Trial) -> None:
     result = run("party", "status", "--config", trial.config("north"))
-    result.failed_with(PeerError.exit_status, "this party is not running")
+    result.failed_with(
+        PeerError.exit_status, "this party is not running", "Start it with `mpc-engine party serve`"
+    )

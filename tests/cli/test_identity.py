@@ -12,6 +12,8 @@ from mpc_engine.identity import TrustStore, create_identity, load_card, load_ide
 from tests.cli.conftest import Run
 from tests.party.machines import Study, make_study
 
+IN_FORCE = "In force at the next start or reload of the service (`systemctl reload mpc-engine@{}`)."
+
 
 @pytest.fixture
 def parties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
@@ -85,7 +87,8 @@ def test_a_card_is_added_with_its_fingerprint(run: Run, tmp_path: Path) -> None:
     run(*add, "--fingerprint", "00000000").failed_with(2, "another fingerprint than confirmed")
     run(*add, "--dev", "--fingerprint", card.fingerprint).failed_with(2, "for DEV parties only")
     added = run(*add, "--fingerprint", card.fingerprint)
-    assert added.status == 0 and "Trusted from now on." in added.out
+    assert added.status == 0 and "Added to the cards that are trusted." in added.out
+    assert "reload" not in added.out  # no service reads this folder
     fits(added.out)
     assert all(word in added.out for word in (card.fingerprint, *card.words))
     assert TrustStore(tmp_path / "trust").cards("us") == (card,)
@@ -177,6 +180,7 @@ def test_keys_are_changed_without_a_telephone_call(run: Run, parties: Study) -> 
     (parties.folder / "sent.json").write_text(waiting)
     added = run("party", "trust", "add", parties.folder / "sent.json", "--config", "party.toml")
     assert added.status == 0 and "endorses it" in added.out
+    assert IN_FORCE.format("p1") in " ".join(added.out.split())
     assert load_card(parties.folder / "sent.json").fingerprint in added.out
     assert load_card(folder / "card.json") == old
     assert run("party", "rotate", "--config", theirs, "--activate").status == 0
@@ -207,7 +211,10 @@ def test_an_analyst_is_enrolled(run: Run, parties: Study) -> None:
     run(*add, "--budget", "0", "--fingerprint", card.fingerprint).failed_with(2, "budget")
     run(*add, "--budget", "2", "--presets", "average").failed_with(2, "'average' is no preset; presets: ")
     limits = ("--budget", "2.0", "--presets", "crosstab, count", "--projects", "breast-2026")
-    assert run(*add, *limits, "--fingerprint", card.fingerprint[-8:]).status == 0
+    added = run(*add, *limits, "--fingerprint", card.fingerprint[-8:])
+    assert added.status == 0 and "from now on" not in added.out
+    fits(added.out)
+    assert IN_FORCE.format("p1") in " ".join(added.out.split())
     listed = run("party", "analyst", "list", "--config", "party.toml")
     fits(listed.out)
     for words in ("alice", card.fingerprint[-8:], "2.0", "crosstab", "breast-2026"):
@@ -220,14 +227,16 @@ def test_an_analyst_is_enrolled(run: Run, parties: Study) -> None:
         ["crosstab", "count"],
         ["breast-2026"],
     )
-    assert "terms were changed" in run(*add, "--budget", "3").out
+    changed = " ".join(run(*add, "--budget", "3").out.split())
+    assert "terms were changed" in changed and IN_FORCE.format("p1") in changed
     run("party", "trust", "add", "alice/card.json", "--config", "party.toml").failed_with(2, "analyst add")
     party = parties.home("p2") / "identity/card.json"
     run("party", "analyst", "add", party, "--budget", "1", "--config", "party.toml").failed_with(
         2, "party trust add"
     )
     gone = run("party", "revoke", card.fingerprint, "--reason", "left", "--config", "party.toml")
-    assert "its requests are refused" in " ".join(gone.out.split())
+    said = " ".join(gone.out.split())
+    assert "its requests are refused" in said and IN_FORCE.format("p1") in said
 
 
 def test_help_fits_a_terminal(run: Run) -> None:

@@ -173,6 +173,27 @@ def test_an_unknown_code_until_it_is_mapped(run: Run, study: Path) -> None:
     assert (state / "registration.json").exists()
 
 
+def test_registering_says_how_many_rows_and_refuses_none(run: Run, study: Path) -> None:
+    rows, state = study / "rows.csv", study / "data"
+    register = ("data", "register", "--mapping", study / "mapping.toml", "--state", state)
+    head, *lines = rows.read_text().splitlines(keepends=True)
+    first = run(*register)
+    assert first.out.splitlines()[1] == f"{len(lines)} rows registered" and first.err == ""
+    rows.write_text(head + "".join(lines * 8))
+    more = run(*register)
+    assert more.out.splitlines()[1] == f"{8 * len(lines):,} rows registered, {len(lines)} before"
+    assert more.err == ""
+    rows.write_text(head + "".join(lines * 6))
+    fewer = run(*register)
+    assert fewer.status == 0
+    assert f"note: there were {8 * len(lines):,} rows before and are {6 * len(lines):,} now" in fewer.said
+    kept = (state / "registration.json").read_text()
+    rows.write_text(head)
+    run(*register).failed_with(3, "rows.csv: has no rows", "--allow-empty")
+    assert (state / "registration.json").read_text() == kept
+    assert "0 rows registered" in run(*register, "--allow-empty").out
+
+
 def test_more_rows_than_the_public_bound(run: Run, study: Path) -> None:
     change(study / "mapping.toml", "one_row_per_patient", "count_bound = 100\none_row_per_patient")
     result = run("data", "check", "--mapping", study / "mapping.toml")

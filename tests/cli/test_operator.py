@@ -145,3 +145,7 @@ def test_recover_tells_what_was_taken_over(run: Run, folder: Path, daemon: Answe
     daemon["recover"] = {"adopted": [], "peers": ["us", "helper"], "missing": []}
     said = run("party", "recover", "--config", folder / "uk.toml").out
     assert "No debit was missing" in said and "Not reached" not in said
+    for words in (result.out, said):
+        flat = " ".join(words.split())
+        assert "handed in after the backup are not in this party's list: have them asked again" in flat
+        assert "served at no cost" in flat

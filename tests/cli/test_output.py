@@ -9,14 +9,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import grpc
 import pytest
 from rich.console import Console
 
-from mpc_engine.cli import terminal
+from mpc_engine.cli import requests, serve, terminal
 from mpc_engine.cli.catalogue import document, failures
-from mpc_engine.errors import EngineError, catalogue
+from mpc_engine.errors import EngineError, SnapshotMismatchError, catalogue
+from mpc_engine.party.messages import Phase
+from mpc_engine.party.readiness import Missing
 from tests.party.machines import Command, engine
 from tests.party.nursery import ROOT, environment
 
@@ -115,6 +118,14 @@ def test_progress_elsewhere_than_on_a_terminal_follows_the_slowest(
     ]
 
 
+def test_phases_are_shown_in_the_order_in_which_they_come() -> None:
+    order = ["count", "connect", "agree", "reserve", "compute", "commit", "open", "sign"]
+    assert [phase for phase in terminal.PHASES if phase in order] == order
+    assert list(get_args(Phase)) == ["queued", *order]
+    assert [phase for phase in requests.PHASES if phase in order] == order
+    assert set(requests.PHASES) >= set(get_args(Phase))
+
+
 def test_progress_on_a_terminal_shows_every_party(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     console = Console(file=text, width=80, force_terminal=True, highlight=False)
@@ -149,3 +160,21 @@ def test_every_failure_tells_what_to_do() -> None:
         row = f"| `{cls.reason}` | `{cls.grpc_code}` | {cls.exit_status} | {again} | {cls.budget} |"
         assert row in document()
         assert cls.grpc_code in grpc.StatusCode.__members__
+
+
+def test_records_that_changed_are_said_to_be_tried_again_as_they_are() -> None:
+    assert SnapshotMismatchError.retryable and "by itself" in SnapshotMismatchError.next_step
+    assert "it is tried again by itself" in _row_of(ROOT / "docs/operate.md", "MISMATCH_SNAPSHOT")
+
+
+def test_every_reason_for_not_being_ready_is_in_words() -> None:
+    assert set(serve.MISSING) == set(get_args(Missing))
+    watching = (ROOT / "docs/operate.md").read_text().partition("## Watching")[2].partition("## ")[0]
+    for reason in get_args(Missing):
+        assert f"| `{reason}` |" in watching, reason
+
+
+def _row_of(path: Path, reason: str) -> str:
+    """Return the row of a table that begins with a reason."""
+    (row,) = [line for line in path.read_text().splitlines() if line.startswith(f"| `{reason}`")]
+    return row

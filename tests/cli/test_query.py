@@ -112,7 +112,9 @@ def test_the_exit_status_says_why_there_is_no_result(
     run("query", "submit", "query.toml", "--key", "a")
     request = next(iter(party.desk.held))
     run("query", "result", request).failed_with(13, "is SUBMITTED and has no result")
-    run("query", "wait", request, "--timeout", 0).failed_with(6, "still SUBMITTED")
+    waited = run("query", "wait", request, "--timeout", 0)
+    waited.failed_with(16, "is SUBMITTED and waits for an operator at us", "It goes on", "query wait")
+    assert "certificate" not in waited.err
     party.desk.move(request, state, reason=reason, detail="for a reason")
     run("query", "wait", request).failed_with(status, f"was {state.lower()}: for a reason")
     run("query", "result", request).failed_with(status, "for a reason")
@@ -138,7 +140,7 @@ def test_mistakes_have_the_statuses_of_the_catalogue(run: Run, party: Study) -> 
         run("query", command, "wrong.toml").failed_with(2, "height")
     party.enrolled.clear()
     party.loop.run(_reload(party))
-    run("query", "list").failed_with(6, "refuses the certificate sha256:", "not enrolled")
+    run("query", "list").failed_with(6, "refuses the certificate sha256:", "not enrolled", "Have your card")
 
 
 async def _reload(party: Study) -> None:

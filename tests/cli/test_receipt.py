@@ -117,6 +117,17 @@ def test_a_key_on_no_trusted_card_fails(run: Run, folder: Path) -> None:
     run("receipt", "verify", folder / "receipt.json", *cards).failed_with(7, "its key for us is on no card")
 
 
+def test_dev_cards_are_asked_for_by_an_option(run: Run, folder: Path) -> None:
+    identity = throwaway_identity("us", dev=True)
+    store = TrustStore(folder / "dev", dev=True)
+    store.add(identity.card, typed=identity.card.fingerprint[-8:])
+    refused = run("receipt", "verify", folder / "receipt.json", "--trust", folder / "dev")
+    refused.failed_with(2, "us.card.json: is a DEV card", "add --dev")
+    assert "configuration" not in refused.said
+    real = run("receipt", "verify", folder / "receipt.json", "--trust", folder / "trust", "--dev")
+    real.failed_with(2, "is a real card", "leave --dev out")
+
+
 def test_another_release_fails(run: Run, folder: Path) -> None:
     release = json.loads(json.dumps(RELEASE))
     release["groups"][0]["tallies"][0]["values"] = [13]

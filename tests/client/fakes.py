@@ -24,7 +24,7 @@ from mpc_engine.errors import (
     UnknownRequestError,
 )
 from mpc_engine.identity import Identity, create_identity
-from mpc_engine.ledger.charge import Charge
+from mpc_engine.ledger.charge import NOTHING, Charge
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.encoding import read_message, write_message, write_result
 from mpc_engine.party.messages import (
@@ -44,10 +44,12 @@ from mpc_engine.party.messages import (
     State,
     Status,
     Statuses,
+    StoredRelease,
     Submission,
     Submitted,
     WaitFor,
     publish_policy,
+    question_digest,
 )
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import propose
@@ -162,6 +164,8 @@ class FakeDesk:
 
     def published(self, request: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return release and receipt of a request."""
+        served = self._served_from(request)
+        request = request if served is None else served.ticket
         query = self.held[request].query
         plan = self.plan(query)
         sums = [np.array([COUNTS, COUNTS], np.int64)]
@@ -206,6 +210,18 @@ class FakeDesk:
             raise UnknownRequestError(f"there is no request {request}")
         return held
 
+    def _served_from(self, request: str) -> StoredRelease | None:
+        """Return the release of an earlier request with the same question; its id stands for the ticket."""
+        return self._stored(self.held[request].submission.digest, before=request)
+
+    def _stored(self, digest: str, before: str = "") -> StoredRelease | None:
+        for key, held in self.held.items():
+            if key == before:
+                return None
+            if held.state == "RELEASED" and held.submission.digest == digest:
+                return StoredRelease(ticket=key, released=TIME)
+        return None
+
     async def _wait(self, analyst: str, message: WaitFor) -> Status:
         self._mine(analyst, message.id)
         if self.script:
@@ -222,7 +238,8 @@ class FakeDesk:
 
     def _status(self, analyst: str, request: str) -> Status:
         held = self._mine(analyst, request)
-        released = held.state == "RELEASED"
+        released, served = held.state == "RELEASED", self._served_from(request)
+        charge = NOTHING if released and served else charge_of(self.plan(held.query).guarantee)
         return Status(
             id=request,
             state=held.state,
@@ -237,7 +254,8 @@ class FakeDesk:
             },
             waiting_for=() if held.state in FINAL else ("an operator at us",),
             progress=held.progress,
-            cost=Amounts.of(charge_of(self.plan(held.query).guarantee)),
+            cost=Amounts.of(charge),
+            served_from=served,
             release_available=released,
             receipt_complete=released,
             times=dict(held.times),
@@ -251,6 +269,7 @@ class FakeDesk:
             cost=Amounts.of(charge_of(plan.guarantee)),
             remaining={"uk": Remaining(dataset=left, project=left, analyst=None), "helper": Remaining()},
             verdicts={"uk": "would be approved automatically", "us": "needs an operator"},
+            served_from=self._stored(question_digest(question.query, question.codebook, question.project)),
         )
 
 

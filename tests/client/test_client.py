@@ -17,13 +17,13 @@ from mpc_engine.client.preview import MARK, suppressed
 from mpc_engine.client.released import Released
 from mpc_engine.errors import (
     BudgetError,
-    DeadlineError,
     DocumentError,
     EngineMismatchError,
     IdempotencyError,
     PeerError,
     PolicyError,
     RequestStateError,
+    StillWaitingError,
     UnknownCertificateError,
     UnknownRequestError,
 )
@@ -52,6 +52,8 @@ def ask(client: Client, **more: Any) -> Any:
 def test_a_question_comes_back_as_a_result_with_its_receipt(study: Study, client: Client) -> None:
     result = ask(client).run()
     assert isinstance(result, Released)
+    assert repr(result).startswith("<Released “") and "ε = 1, k = 5; cells: " in repr(result)
+    assert "<table" in result._repr_html_()
     shown = result.table.set_index(["stage", "sex"])["value"]
     assert shown["I", "female"] == 40 and shown["III", "male"] == 50
     assert np.isnan(shown["II", "male"])  # 2 is below k
@@ -270,7 +272,7 @@ def test_waiting_tells_of_every_change(study: Study, client: Client) -> None:
 def test_waiting_ends_with_its_time_and_the_request_goes_on(study: Study, client: Client) -> None:
     study.desk.auto = False
     request = ask(client).submit()
-    with pytest.raises(DeadlineError, match=r"is still SUBMITTED after 0\.6 s"):
+    with pytest.raises(StillWaitingError, match=r"is SUBMITTED and waits for an operator at us"):
         request.wait(0.6)
     assert request.withdraw().state == "WITHDRAWN"
     assert request.wait(1).state == "WITHDRAWN"

@@ -110,7 +110,12 @@ def test_a_simulation_takes_the_place_of_a_party(simulated: Any) -> None:
     with pytest.raises(IdempotencyError):
         simulated.crosstab(by="sex", epsilon="1").submit("k")
     assert [status.state for status in simulated.requests()] == ["RELEASED", "RELEASED"]
+    second, first = simulated.requests()
+    assert first.served_from is None and second.served_from.ticket == first.id
+    assert (first.cost.micro_epsilon, second.cost.micro_epsilon) == (10**6, 0)
     cost = question.cost()
+    assert cost.served_from == second.served_from and "cost: nothing" in str(cost)
+    assert ask(simulated, title="new").cost().served_from is None
     assert cost.outline.plan.members[0].name == "silo-0" and not cost.remaining
     assert "k: at least 5" in str(simulated.policy("silo-0"))
     assert not simulated.policy("helper-0").fields["silo"]

@@ -23,6 +23,8 @@ _SHORT: Final = {
     "MISMATCH_ENGINE": "faults/ledgers::another_engine_is_refused_before_anything_is_counted",
     "MISMATCH_SNAPSHOT": "faults/mismatches::records_change_between_the_beginning_and_the_agreement",
     "PEER_UNAVAILABLE": "faults/signals::a_frozen_party_is_noticed_in_time",
+    "NOT_RUNNING": "party/control::without_a_daemon_it_says_so",
+    "STILL_WAITING": "client/client::waiting_ends_with_its_time_and_the_request_goes_on",
     "ROUND_TIMEOUT": "transport/link_endings::a_wait_ends_at_its_deadline",
     "SESSION_TIMEOUT": "faults/times::a_count_that_hangs_ends_the_session",
     "CERT_EXPIRED": "party/serve::an_expired_certificate_keeps_a_party_from_starting",
@@ -45,6 +47,7 @@ _SHORT: Final = {
     "IDEMPOTENCY_MISMATCH": "faults/clients::another_question_under_the_same_key",
     "UNKNOWN_REQUEST": "party/daemon::an_analyst_sees_own_requests_only",
     "REQUEST_STATE": "faults/clients::a_request_is_withdrawn_at_each_phase",
+    "QUESTION_BUSY": "faults/rounds::a_party_that_still_holds_the_last_session_is_asked_again",
     "STALE_SESSION": "faults/rounds::a_ticket_is_never_used_again",
     "UNKNOWN_OR_FINISHED_SESSION": (
         "transport/switchboard_links::a_stream_waits_no_longer_than_the_patience_and_is_dialled_again"

@@ -192,12 +192,16 @@ PARTIES: Final = (
     ),
     Row(
         "F34",
-        "counting fails; the source has changed",
-        "`LOCAL_COMPUTE_FAILED` without a word of records; only the registered snapshot is counted",
+        "counting fails; the snapshot is missing or altered; the source or the mapping has changed",
+        (
+            "`LOCAL_COMPUTE_FAILED` without a word of records; not ready at once (`DATA`); the snapshot "
+            "is counted as it is, and the operator told that it is older"
+        ),
         (
             "faults/counting::counting_that_fails",
             "faults/counting::a_source_file_that_changed_after_it_was_registered",
             "party/daemon::counting_that_fails_ends_the_session_and_says_nothing_about_records",
+            "faults/counting::a_snapshot_that_is_not_whole_is_told_before_anybody_asks",
             "party/failures::data_that_changed_since",
         ),
         "processes, one process",

@@ -13,6 +13,7 @@ import pytest
 from mpc_engine.errors import LedgerBrokenError
 from mpc_engine.scenario.trial import NAMES
 from tests.faults.parties import CHARGE, Parties
+from tests.party.services import until
 
 OTHER_ENGINE = """
 from mpc_engine.party import situation
@@ -53,7 +54,12 @@ def test_an_older_copy_of_a_ledger_is_refused_until_it_has_recovered(parties: Pa
         refused = parties.ask_new(client)
         parties.end_of(refused, "RETURNED", "LEDGER_ROLLBACK")
         assert parties.spent(refused.id) == dict.fromkeys(NAMES, 0)
+        # The party itself says what is the matter, to its operator and to probes, until it has recovered.
+        until(lambda: parties.status("south")["missing"] == ["LEDGER_ROLLBACK"], "south to know")
+        until(lambda: not parties.serves("south", "mpc.Peer"), "probes to be told")
+        assert parties.serves("south", "mpc.Analyst") and parties.status("north")["ready"]
         answer = parties.ask("south", "recover")
+        until(lambda: parties.serves("south", "mpc.Peer"), "south to be ready again")
         assert [each["micro_epsilon"] for each in answer["adopted"]] == [CHARGE]
         assert sorted(answer["peers"]) == ["helper", "north"]
     assert parties.spent(forgotten.id) == dict.fromkeys(NAMES, CHARGE)

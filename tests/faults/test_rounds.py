@@ -8,7 +8,9 @@ from unittest import mock
 
 import pytest
 
+from mpc_engine.errors import QuestionBusyError
 from mpc_engine.ledger.rows import HOLDING
+from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.lines import Begin
 from mpc_engine.party.publishing import link_name
 from mpc_engine.party.situation import Deadlines
@@ -122,6 +124,28 @@ def test_a_ticket_is_never_used_again() -> None:
             for ledger in house.ledgers.values():
                 assert [each.state for each in ledger.sessions_of(first.id)] == ["ABORTED"]
             assert [house.spent(number) for number in house.parties] == [MILLION // 2] * 3
+            await house_holds(house)
+
+    asyncio.run(scenario())
+
+
+def test_a_party_that_still_holds_the_last_session_is_asked_again() -> None:
+    """One ends a session before another has heard that it ended: the question comes again after a while."""
+
+    async def scenario() -> None:
+        async with Household(deadlines=FAST) as house:
+            reserve, refused = Transaction.reserve, []
+
+            def reserving(tx: Transaction, *args: Any, **more: Any) -> Any:
+                if tx._store is house.ledgers[2]._store and not refused:
+                    refused.append(1)
+                    raise QuestionBusyError("the same question is being answered or was answered")
+                return reserve(tx, *args, **more)
+
+            with mock.patch.object(Transaction, "reserve", reserving):
+                await house.until((await house.submit()).id)
+            assert refused
+            assert {house.spent(number) for number in house.parties} == {MILLION}
             await house_holds(house)
 
     asyncio.run(scenario())

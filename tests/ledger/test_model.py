@@ -13,7 +13,7 @@ from mpc_engine.errors import (
     BudgetError,
     EngineError,
     EquivocationError,
-    RequestStateError,
+    QuestionBusyError,
     StaleSessionError,
 )
 from mpc_engine.ledger.charge import Charge, Limit, Scope
@@ -79,7 +79,7 @@ class Histories(RuleBasedStateMachine):
         if taken[0] + epsilon > 7 or taken[1] + delta > 9:
             expected = BudgetError
         elif busy:
-            expected = RequestStateError
+            expected = QuestionBusyError
         self.attempt(
             lambda tx: tx.reserve(
                 ticket,

@@ -8,6 +8,7 @@ from mpc_engine.errors import (
     DocumentError,
     EngineError,
     EquivocationError,
+    QuestionBusyError,
     RequestStateError,
     StaleSessionError,
     UnknownRequestError,
@@ -174,7 +175,7 @@ def test_a_question_has_one_session_at_a_time_and_one_release_for_ever(state: st
     assert answering is not None and answering.ticket == TICKET
     with ledger.transaction() as tx:
         submit(tx, "other", key="another")
-        with pytest.raises(RequestStateError, match="same question"):
+        with pytest.raises(QuestionBusyError, match="same question"):
             reserve(tx, "t2", "other", "q1")
         reserve(tx, "t3", "other", "q2")
 

@@ -21,6 +21,7 @@ from mpc_engine.errors import (
     DocumentError,
     EngineError,
     InUseError,
+    NotRunningError,
     PeerAbortedError,
     PeerError,
     TooLargeError,
@@ -68,7 +69,7 @@ def test_a_command_and_its_answer(path: Path) -> None:
 def test_without_a_daemon_it_says_so(path: Path) -> None:
     async def work() -> None:
         assert not await served(path)
-        with pytest.raises(PeerError, match="not running"):
+        with pytest.raises(NotRunningError, match="not running"):
             await ask(path, "status")
 
     asyncio.run(work())

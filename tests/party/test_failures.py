@@ -125,7 +125,15 @@ def test_data_that_changed_since(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     with (study.home("p1") / "rows.csv").open("a") as rows:
         rows.write("1,f\n")
-    study.start("p1").failed_with(3, "changed after it was registered", "register again")
+    for command in study.run().values():
+        assert command.process.returncode == 0, command.err
+
+
+def test_a_snapshot_that_was_altered(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    (snapshot,) = study.home("p1").rglob("snapshot-*.parquet")
+    snapshot.write_bytes(snapshot.read_bytes()[:-1])
+    study.start("p1").failed_with(3, "is missing or was altered", "register again")
 
 
 # --- in the middle of the computation -----------------------------------------------------------------

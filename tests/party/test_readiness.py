@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from mpc_engine.codebook import load_codebook
+from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.errors import DataError
 from mpc_engine.identity import throwaway_identity
+from mpc_engine.party import counting
 from mpc_engine.party.counting import MOST_AT_ONCE, RegisteredCounter
 from mpc_engine.party.metrics import Metrics, ObservedLedger
 from mpc_engine.party.readiness import ALONE, LEAST_FREE_BYTES, Condition, ExpiryWatch
+from mpc_engine.silo import registration
 from mpc_engine.silo.dummy import write_records
 from mpc_engine.silo.register import register
 from mpc_engine.statistics.presets import parse_query
@@ -28,6 +31,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WELL = Condition(
     stopping=False,
     ledger_broken=False,
+    behind=False,
     free_bytes=LEAST_FREE_BYTES,
     not_after=NOW + timedelta(seconds=1),
     silo=True,
@@ -42,6 +46,7 @@ WELL = Condition(
         ({}, ()),
         ({"stopping": True}, ("SHUTTING_DOWN",)),
         ({"ledger_broken": True}, ("LEDGER_BROKEN",)),
+        ({"behind": True}, ("LEDGER_ROLLBACK",)),
         ({"free_bytes": LEAST_FREE_BYTES - 1}, ("DISK_FULL",)),
         ({"not_after": NOW}, ("CERT_EXPIRED",)),
         ({"snapshot": ""}, ("DATA",)),
@@ -51,7 +56,7 @@ WELL = Condition(
 )
 def test_a_party_is_ready_if_nothing_is_missing(changed: dict[str, Any], missing: tuple[str, ...]) -> None:
     assert replace(WELL, **changed).missing(NOW) == missing
-    assert {"DATA", "PEER_UNAVAILABLE"} == ALONE
+    assert {"DATA", "LEDGER_ROLLBACK", "PEER_UNAVAILABLE"} == ALONE
 
 
 def test_expiry_is_noted_at_each_threshold_and_then_daily() -> None:
@@ -108,6 +113,80 @@ def test_a_registration_is_counted_and_noticed_when_it_changes(registered: Path,
     assert counter.snapshot() == ""
     with pytest.raises(DataError):
         asyncio.run(counter.count(QUERY, codebook))
+
+
+def test_a_snapshot_that_cannot_be_counted_is_noticed_before_anybody_asks(
+    registered: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(registered, tmp_path / "data")
+    codebook = load_codebook(registered.parent / "codebook.toml")
+    (tmp_path / "other.toml").write_text(CODEBOOK + 'description = "another"\n')
+    other = load_codebook(tmp_path / "other.toml")
+    counter = RegisteredCounter(tmp_path / "data", 1 << 24)
+
+    def look(found: Codebook = codebook) -> str:
+        asyncio.run(counter.look(found))
+        assert bool(counter.usable) != bool(counter.standing.fault)
+        return counter.standing.fault
+
+    assert look() == "" and counter.standing.words.endswith(", 30 rows")
+    assert "another codebook" in look(other)
+    assert look() == ""
+    counter.count_bound = 100
+    assert "bound" in look()
+    counter.count_bound = 1 << 24
+    (snapshot,) = (tmp_path / "data").glob("*.parquet")
+    content = snapshot.read_bytes()
+    snapshot.write_bytes(b"x" + content[1:])
+    assert "missing or was altered" in look()
+    snapshot.unlink()
+    assert "missing or was altered" in look() and counter.snapshot()
+    snapshot.write_bytes(content)
+    assert look() == "" and counter.usable == counter.snapshot()
+    (tmp_path / "data" / "registration.json").unlink()
+    assert "no data are registered" in look() and not counter.busy
+
+
+def test_unchanged_records_are_not_read_again_until_a_count_fails(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(registered, tmp_path / "data")
+    codebook = load_codebook(registered.parent / "codebook.toml")
+    read: list[str] = []
+    kept = registration.sha256
+    monkeypatch.setattr(registration, "sha256", lambda path: read.append(path.suffix) or kept(path))
+    counter = RegisteredCounter(tmp_path / "data", 1 << 24)
+    for _ in range(3):
+        asyncio.run(counter.look(codebook))
+    assert read.count(".parquet") == 1
+    (snapshot,) = (tmp_path / "data").glob("*.parquet")
+    was, content = snapshot.stat(), snapshot.read_bytes()
+    monkeypatch.setattr(counting, "_state", lambda path: (1,))  # a disk that alters a file behind its back
+    asyncio.run(counter.look(codebook))
+    snapshot.write_bytes(b"x" + content[1:])
+    os.utime(snapshot, ns=(was.st_atime_ns, was.st_mtime_ns))
+    asyncio.run(counter.look(codebook))
+    assert not counter.standing.fault
+    with pytest.raises(DataError, match="altered"):
+        asyncio.run(counter.count(QUERY, codebook))
+    asyncio.run(counter.look(codebook))
+    assert "altered" in counter.standing.fault
+
+
+def test_a_source_that_changed_is_told_and_counts_no_less(registered: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(registered.parent, home)
+    (mapping,) = home.glob("*mapping*.toml")
+    register(mapping, home / "data")
+    codebook = load_codebook(home / "codebook.toml")
+    counter = RegisteredCounter(home / "data", 1 << 24)
+    rows = home / "rows.csv"
+    rows.write_text(rows.read_text() + "anything\n")
+    asyncio.run(counter.look(codebook))
+    assert [each.words for each in counter.standing.newer] == ["rows.csv has changed since"]
+    assert counter.usable and counter.standing.as_fields()["newer"] == ["rows.csv has changed since"]
+    counted = asyncio.run(counter.count(QUERY, codebook))
+    assert counted.sums is not None and counted.sums[0][0].sum() == 30
 
 
 def test_a_bound_above_the_rosters_and_a_helper(registered: Path) -> None:

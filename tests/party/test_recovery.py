@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from mpc_engine.errors import LedgerRollbackError
+from mpc_engine.party.recovery import BEHIND, is_behind
+from mpc_engine.party.witnessing import rolled_back
 from tests.party.household import Household, crosstab
+
+
+def behind(house: Household) -> list[int]:
+    """Return the parties that know that their ledgers are older than what peers have seen."""
+    return [number for number, party in sorted(house.parties.items()) if party.recovery.behind]
 
 
 def test_a_restored_backup_is_refused_until_it_has_recovered() -> None:
@@ -23,6 +30,19 @@ def test_a_restored_backup_is_refused_until_it_has_recovered() -> None:
             assert house.spent(2) == 10**6  # the backup knows of the first release only
             refused = await house.until((await house.submit(crosstab("0.5"), key="three")).id, "RETURNED")
             assert refused.reason == LedgerRollbackError.reason
+            # The party whose ledger it is knows so, also after another start; the others are well.
+            await house.until(refused.id, "RETURNED", 2)
+            assert behind(house) == [2]
+            assert (2, "ledger.behind", {}) in house.journal
+            again = await house.until((await house.submit(crosstab("0.25"), key="again")).id, "RETURNED")
+            assert again.reason == LedgerRollbackError.reason
+            await house.kill(2)
+            party = await house.revive(2, house.ledgers[2].image())
+            assert behind(house) == [2] and is_behind(house.ledgers[2])
+            assert [entry.kind for entry in house.ledgers[2].entries()].count(BEHIND) == 1
+            async with asyncio.timeout(60):
+                while not all(peer["up"] for peer in (await party.operator.handle("status", {}))["peers"]):
+                    await asyncio.sleep(0.01)
             assert [house.spent(number) for number in (1, 2, 3)] == [2 * 10**6, 10**6, 2 * 10**6]
 
             answer = await party.operator.handle("recover", {})
@@ -30,6 +50,7 @@ def test_a_restored_backup_is_refused_until_it_has_recovered() -> None:
             assert sorted(answer["peers"]) == ["party1", "party3"] and answer["missing"] == []
             assert [house.spent(number) for number in (1, 2, 3)] == [2 * 10**6] * 3
             assert house.ledgers[2].release(second.ticket) is not None
+            assert behind(house) == [] and not is_behind(house.ledgers[2])
 
             fourth = await house.until((await house.submit(crosstab("0.5"), key="four")).id)
             assert fourth.ticket is not None
@@ -39,5 +60,25 @@ def test_a_restored_backup_is_refused_until_it_has_recovered() -> None:
             assert again.ticket == second.ticket
             for ledger in house.ledgers.values():
                 ledger.verify()
+
+    asyncio.run(scenario())
+
+
+def test_a_rollback_is_of_the_party_that_it_names() -> None:
+    words = "party 3 ended the session: us: the ledger of us-2 has 35 entries; us has seen 41"
+    assert rolled_back("LEDGER_ROLLBACK", words, "us-2")
+    assert not rolled_back("LEDGER_ROLLBACK", words, "us")
+    assert not rolled_back("LEDGER_ROLLBACK", words, "uk")
+    assert not rolled_back("REQUEST_DECLINED", words, "us-2")  # an operator's words
+
+
+def test_a_peer_that_did_not_answer_leaves_it_to_be_recovered_again() -> None:
+    async def scenario() -> None:
+        async with Household() as house:
+            party = house.parties[2]
+            party.recovery.learn("LEDGER_ROLLBACK", "the ledger of party2 has 1 entries; party1 has seen 2")
+            await house.kill(3)
+            answer = await party.recovery.recover(timeout_s=0.2)
+            assert answer["missing"] == ["party3"] and party.recovery.behind
 
     asyncio.run(scenario())

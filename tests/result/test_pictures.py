@@ -84,7 +84,7 @@ def test_suppressed_cells_are_hatched_and_marked() -> None:
 def test_a_hidden_stratum_is_named_and_has_no_curve() -> None:
     figure = drawn(SURVIVAL, cases=300, hide=[1])
     assert "II [c]" in texts(figure)
-    assert texts(figure).count("[c]") == 10  # at risk
+    assert texts(figure).count("[c]") == 11  # at risk
     axes = figure.findobj(matplotlib.axes.Axes)[0]
     assert len(curve_lines(axes)) == 3
 
@@ -100,6 +100,33 @@ def test_a_curve_goes_through_the_table_and_is_dashed_where_it_is_not_reliable()
     assert not solid.is_dashed() and dashed.is_dashed()
     np.testing.assert_allclose(np.asarray(solid.get_ydata())[1:], 100 * reliable["value"])
     assert np.asarray(dashed.get_xdata())[0] == reliable["time"].iloc[-1]
+
+
+@pytest.mark.parametrize("by", [[], ["stage"]])
+def test_every_tick_has_its_number_at_risk_the_last_one_too(by: list[str]) -> None:
+    made = Result(document({**SURVIVAL, "by": by}, cases=400), CODEBOOK)
+    figure = made.plot()
+    png(figure)
+    axes, beneath = figure.findobj(Axes)[:2]
+    rows = made.table[~(made.table[by] == "(all)").any(axis=1)] if by else made.table
+    first = rows[rows["time"].notna()].iloc[0]
+    one = rows[(rows[by] == first[by]).all(axis=1)] if by else rows
+    value = one[one["time"].notna()].pivot(index="time", columns="statistic", values="value")
+    left = (value["at_risk"] - value["events"] - value["censored"]).round().clip(lower=0)
+    printed = {
+        text.get_position()[0]: text.get_text() for text in beneath.texts if text.get_position()[1] == 0
+    }
+    assert [tick for tick in axes.get_xticks() if tick not in printed] == []
+    assert printed[10.0] == f"{left[10.0]:.0f}"
+    for year in range(1, 10):
+        assert printed[year] == f"{left[float(year)]:.0f}", "who is left begins the next interval"
+    assert "carry noise of their own" in " ".join(texts(figure))
+
+
+def test_a_hidden_stratum_has_no_number_at_the_end() -> None:
+    made = Result(document(SURVIVAL, cases=400, hide=(1,)), CODEBOOK)
+    beneath = made.plot().findobj(Axes)[1]
+    assert {text.get_text() for text in beneath.texts if text.get_position()[1] == 1} == {"[c]"}
 
 
 @pytest.mark.parametrize(("grid", "stepped"), [({"every": 1}, True), ({"every": 2}, False)])

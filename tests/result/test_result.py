@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
 from mpc_engine.errors import DocumentError, MismatchError
 from mpc_engine.result import Result
+from mpc_engine.result.result import MOST_ROWS
 from tests.result.documents import (
     BOOK,
     CODEBOOK,
@@ -94,6 +96,22 @@ def test_a_survival_of_all_together() -> None:
     assert len(made.summary()) == 1
     assert list(made.summary().columns) == ["n", "1 year", "3 years", "5 years", "10 years"]
     assert len(made.life_table()) == 10
+
+
+def test_a_prompt_shows_what_it_is_and_a_notebook_its_tables() -> None:
+    made = result({**CROSSTAB, "title": "A <b> & c"}, cases=50, hide=(0, 3))
+    cells = "cells: 6 shown, 2 hidden; stage totals: "
+    assert repr(made).startswith(f"<Result “A <b> & c”: ε = 1, k = 5; {cells}") and "\n" not in repr(made)
+    page = made._repr_html_()
+    assert "A &lt;b&gt; &amp; c" in page and "<b>" not in page
+    assert page.count("<table") == len(made.pages()) and "[c]" in page and "suppressed" in page
+
+
+def test_a_notebook_is_not_flooded() -> None:
+    made = result({"preset": "crosstab", "by": ["place", "sex"]}, cases=20)
+    assert made._repr_html_().count("<tr") < 70  # the middle of a long table is left out
+    made = result({"preset": "crosstab", "by": ["place", "stage"]}, cases=20)
+    assert len(made.table) > MOST_ROWS and made._repr_html_() == f"<p>{escape(repr(made))}</p>"
 
 
 def test_ten_thousand_rows() -> None:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import studies
 
-from mpc_engine.errors import DataError
+from mpc_engine.errors import DataError, DocumentError
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.silo.register import check, load_registration, register
+from mpc_engine.silo.registration import newer
 
 GOOD = "id,sex,stage,age\np1,F,1,4\np2,M,2,70\np3,M,,\n"
 FRAME = pd.DataFrame(
@@ -138,12 +139,11 @@ def test_a_database_with_unwritten_changes_is_refused(tmp_path: Path, kind: str)
             database.execute("pragma journal_mode = wal")
         database.execute(more)
         database.commit() if kind == "sqlite" else None
-        for act in (
-            lambda: load_registration(tmp_path / "state"),
-            lambda: register(path, tmp_path / "state"),
-        ):
-            with pytest.raises(DataError, match="has changes that are not in its file yet"):
-                act()
+        assert [each.words for each in newer(load_registration(tmp_path / "state"))] == [
+            f"registry.{kind} has changed since"
+        ]
+        with pytest.raises(DataError, match="has changes that are not in its file yet"):
+            register(path, tmp_path / "state")
     assert _counts(path, tmp_path / "state") == [1, 1, 0, 0]
 
 
@@ -162,3 +162,38 @@ def test_parquet_columns_that_differ_only_in_case_are_refused(tmp_path: Path) ->
     path = studies.write(tmp_path, "", studies.MAPPING.replace("rows.csv", "rows.parquet"))
     with pytest.raises(DataError, match="two columns have the same name"):
         register(path, tmp_path / "state")
+
+
+# --- a CSV file that is not written as the mapping says -------------------------------------------------
+
+
+def test_the_columns_that_are_not_there_are_named_once(tmp_path: Path) -> None:
+    path = studies.write(tmp_path, "id,Sex,STAGE\n")
+    with pytest.raises(DocumentError) as error:
+        check(*load_mapping(path))
+    said = str(error.value)
+    wanted = "no columns 'sex' (variables.sex.column), 'stage' (variables.stage.column), 'age' (variables.age"
+    assert wanted in said and said.count("it has: 'id', 'Sex', 'STAGE'") == 1 and "delimiter" not in said
+
+
+@pytest.mark.parametrize(("mark", "shown"), [(";", '";"'), ("\t", r'"\t"'), ("|", '"|"')])
+def test_another_delimiter_is_guessed(tmp_path: Path, mark: str, shown: str) -> None:
+    path = studies.write(tmp_path, "id,sex,stage,age\np1,F,1,4\n".replace(",", mark))
+    with pytest.raises(DocumentError) as error:
+        check(*load_mapping(path))
+    assert str(error.value).endswith(f"Is `delimiter` {shown} (under [source])?")
+    path.write_text(path.read_text().replace("[source]", f"[source]\ndelimiter = {shown}"))
+    assert check(*load_mapping(path)).rows == 1
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_guessed(tmp_path: Path, encoding: str, before: int) -> None:
+    path = studies.write(tmp_path, "")
+    rows = "id,sex,stage,age\n" + "p0,F,1,4\n" * before + "Müller,F,1,4\n"
+    (tmp_path / "rows.csv").write_bytes(rows.encode(encoding))
+    with pytest.raises(DataError, match=f'is not written in utf-8. Is `encoding` "{encoding}"') as error:
+        check(*load_mapping(path))
+    assert "ller" not in str(error.value)
+    path.write_text(path.read_text().replace("[source]", f'[source]\nencoding = "{encoding}"'))
+    assert check(*load_mapping(path)).rows == before + 1

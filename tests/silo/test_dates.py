@@ -104,3 +104,60 @@ def test_a_report_names_the_bounds(tmp_path: Path) -> None:
     text = check(*load_mapping(studies.write(tmp_path, rows, MAPPING, CODEBOOK))).render()
     assert '"1999-12-31" is outside the codebook\'s bounds 2000-01-01 to 2010-12-31 (1 row)' in text
     assert '"soon" cannot be read as a date in the formats of the mapping (1 row)' in text
+
+
+# --- two dates, of which one is at fault ----------------------------------------------------------------
+
+FROM = """
+[variables.age]
+from_dates = { start = { column = "born" }, end = { column = "seen", formats = ["%m/%d/%Y"] } }
+"""
+TWO = studies.MAPPING.replace('[variables.age]\ncolumn = "age"\n', FROM)
+
+
+def _faults(folder: Path, pairs: list[tuple[str, str]], codebook: str = studies.CODEBOOK) -> list[str]:
+    lines = [f"p{row},F,1,{born},{seen}" for row, (born, seen) in enumerate(pairs)]
+    path = studies.write(folder, "\n".join(["id,sex,stage,born,seen", *lines, ""]), TWO, codebook)
+    return [problem.render() for problem in check(*load_mapping(path)).problems]
+
+
+def test_of_two_dates_the_one_at_fault_is_named(tmp_path: Path) -> None:
+    head = "age: column born … seen:"
+    pairs = [("1979-10-04", "26/12/1994"), ("79-10-04", "12/26/1994"), ("2030-01-01", "03/24/1999")]
+    assert sorted(_faults(tmp_path, [*pairs, ("1799-01-01", "03/24/1999"), ("", "03/24/1999")])) == [
+        f'{head} "1799-01-01 … 03/24/1999" is outside the codebook\'s bounds 0 to 99 years (1 row)',
+        f'{head} "2030-01-01 … 03/24/1999" ends before it starts (1 row)',
+        f'{head} "born = 79-10-04" cannot be read as a date in the formats of the mapping (1 row)',
+        f'{head} "seen = 26/12/1994" cannot be read as a date in the formats of the mapping (1 row)',
+    ]
+    strict = studies.CODEBOOK.replace('upper = 99\nunknown = "unknown"', "upper = 99")
+    (missing,) = _faults(tmp_path, [("1979-10-04", "")], strict)
+    assert missing.startswith(f'{head} "seen = " is missing')
+
+
+def test_day_and_month_the_other_way_round(tmp_path: Path) -> None:
+    pairs = [("1979-10-04", f"{day:02}/03/1994") for day in range(1, 29)]
+    *shown, last = _faults(tmp_path, [*pairs, ("1979-10-04", "")])
+    assert len(shown) == 5 and all("seen = " in each for each in shown)
+    assert "16 of 28 dates of seen cannot be read: are day and month the other way round? (11 rows)" in last
+    *_, last = _faults(tmp_path, [(f"once{row}", "03/24/1999") for row in range(9)])
+    assert last.endswith("9 of 9 dates of born cannot be read (4 rows)")
+
+
+def test_only_a_time_ends_before_it_starts_and_not_a_date_before_1970(tmp_path: Path) -> None:
+    outcome = """
+[outcomes.death]
+start = { column = "born" }
+otherwise = { label = "alive", at = { column = "seen" } }
+[[outcomes.death.events]]
+label = "dead"
+at = { column = "died" }
+"""
+    mapping = MAPPING.replace('column = "age"\n', 'outcome = "death"\n', 1)
+    mapping = mapping.replace('date = { column = "seen" }', 'outcome = "death"') + outcome
+    rows = "id,sex,stage,born,seen,died\np1,F,1,1969-01-01,1968-01-01,\n"
+    problems = check(*load_mapping(studies.write(tmp_path, rows, mapping, CODEBOOK))).problems
+    assert {problem.variable: problem.fault for problem in problems} == {
+        "age": "ends before it starts",
+        "seen": "is outside the codebook's bounds 2000-01-01 to 2010-12-31",
+    }

@@ -15,8 +15,10 @@ import pytest
 import studies
 
 from mpc_engine.errors import DataError, DocumentError
+from mpc_engine.silo import registration
 from mpc_engine.silo.mapping import load_mapping
 from mpc_engine.silo.register import check, load_registration, register
+from mpc_engine.silo.registration import newer
 from mpc_engine.silo.report import Report
 
 GOOD = "id,sex,stage,age\np1,F,1,4\np2,M,2,70\np3,M,,\n"
@@ -95,9 +97,9 @@ def test_control_characters_in_codes_do_not_reach_the_terminal(tmp_path: Path) -
 
 
 def test_what_is_stored_is_private_and_without_identifiers(tmp_path: Path) -> None:
-    registration = register(studies.write(tmp_path, GOOD), tmp_path / "state")
+    first = register(studies.write(tmp_path, GOOD), tmp_path / "state")
     again = register(tmp_path / "mapping.toml", tmp_path / "state")
-    assert registration.snapshot_id != again.snapshot_id
+    assert first.snapshot_id != again.snapshot_id
     files = sorted(path.name for path in (tmp_path / "state").iterdir())
     assert files == ["registration.json", f"snapshot-{again.snapshot_id}.parquet"]
     for name in files:
@@ -120,20 +122,65 @@ def test_a_failed_registration_keeps_the_one_before(tmp_path: Path) -> None:
     assert load_registration(tmp_path / "state") == first
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "mapping.toml", "codebook.toml"])
-def test_a_change_after_registration_asks_to_register_again(tmp_path: Path, name: str) -> None:
-    register(studies.write(tmp_path, GOOD), tmp_path / "state")
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize(("name", "document"), [("rows.csv", "source"), ("mapping.toml", "mapping")])
+def test_what_changed_since_makes_a_snapshot_older_and_no_worse(
+    tmp_path: Path, name: str, document: str, gone: bool
+) -> None:
+    registered = register(studies.write(tmp_path, GOOD), tmp_path / "state")
+    assert newer(registered) == ()
     path = tmp_path / name
-    extra = {
-        "rows.csv": "p9,F,1,1\n",
-        "mapping.toml": "missing = ['999']\n",
-        "codebook.toml": 'description = "x"\n',
-    }
-    was = path.stat()
-    path.write_text(path.read_text() + extra[name])
-    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    with pytest.raises(DataError, match=r"was changed after .*register again"):
-        load_registration(tmp_path / "state")
+    was, text = path.stat(), path.read_text()
+    if gone:
+        path.unlink()
+    else:
+        path.write_text(text + {"source": "p9,F,1,1\n", "mapping": "missing = ['999']\n"}[document])
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert load_registration(tmp_path / "state") == registered
+    (found,) = newer(registered)
+    words = "is no longer there" if gone else "has changed since"
+    assert (found.document, found.words) == (document, f"{name} {words}")
+    path.write_text(text)
+    assert newer(registered) == ()  # a new time alone, or a note in the mapping, is no change
+    (tmp_path / "mapping.toml").write_text("# a note\n" + studies.MAPPING)
+    assert newer(registered) == ()
+
+
+def test_a_source_is_read_only_where_its_time_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = register(studies.write(tmp_path, GOOD), tmp_path / "state")
+    rows = tmp_path / "rows.csv"
+    was, read = rows.stat(), []
+    kept = registration.sha256
+    monkeypatch.setattr(registration, "sha256", lambda path: read.append(path.name) or kept(path))
+    newer(registered)
+    load_registration(tmp_path / "state")
+    assert "rows.csv" not in read
+    os.utime(rows, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+    assert newer(registered) == () and "rows.csv" in read
+    assert [each.document for each in newer(registered, 1)] == ["source"]  # too long to be read
+
+
+def test_a_registration_of_an_older_version_is_still_one(tmp_path: Path) -> None:
+    register(studies.write(tmp_path, GOOD), tmp_path / "state")
+    path = tmp_path / "state" / "registration.json"
+    fields = json.loads(path.read_text())
+    for key in ("mapping_sha256", "source_file", "registered"):
+        del fields[key]
+    path.write_text(json.dumps(fields))
+    found = load_registration(tmp_path / "state")
+    assert newer(found) == () and found.words == "registered, 3 rows"
+
+
+def test_a_source_without_rows_is_refused_where_nobody_says_that_it_may_be(tmp_path: Path) -> None:
+    path, state = studies.write(tmp_path, GOOD), tmp_path / "state"
+    first = register(path, state)
+    studies.write(tmp_path, GOOD.splitlines()[0] + "\n")
+    with pytest.raises(DataError, match=r"rows\.csv: has no rows.*--allow-empty"):
+        register(path, state, refuse_empty=True)
+    assert load_registration(state) == first
+    assert register(path, state).rows == 0
 
 
 def test_an_altered_snapshot_is_refused(tmp_path: Path) -> None:
@@ -200,7 +247,7 @@ def test_a_csv_file_needs_a_row_of_names(tmp_path: Path, rows: str, message: str
 def test_another_delimiter(tmp_path: Path) -> None:
     mapping = studies.MAPPING.replace('file = "rows.csv"', 'file = "rows.csv"\ndelimiter = ";"')
     assert _check(tmp_path, GOOD.replace(",", ";"), mapping).rows == 3
-    with pytest.raises(DocumentError, match="there is no column"):
+    with pytest.raises(DocumentError, match=r"there are no columns .* Is `delimiter` \",\""):
         _check(tmp_path, GOOD, mapping)
 
 

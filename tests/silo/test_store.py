@@ -59,7 +59,7 @@ def test_what_a_killed_registration_left_goes_at_the_next(tmp_path: Path) -> Non
     assert names == {"registration.json", f"snapshot-{again.snapshot_id}.parquet"}
 
 
-@pytest.mark.parametrize("moment", ["_sha256", "store", "parse"])
+@pytest.mark.parametrize("moment", ["file_path", "store", "parse"])
 def test_two_registrations_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     path, state = studies.write(tmp_path, GOOD), tmp_path / "state"
     refused = []

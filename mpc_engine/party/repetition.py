@@ -1,0 +1,94 @@
+"""A question that was answered before: the stored release that answers it again, at no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from mpc_engine.documents import canonical
+from mpc_engine.ledger.charge import Charge
+from mpc_engine.ledger.reading import Reading
+from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
+from mpc_engine.party.explain import Earlier
+from mpc_engine.party.judgement import agreed_plan
+from mpc_engine.party.messages import StoredRelease
+from mpc_engine.party.overview import query_of, served_from, stored_release
+from mpc_engine.party.proposal import Proposal
+from mpc_engine.party.runner import question_of
+from mpc_engine.statistics.query import Query
+
+Known = tuple[Mapping[str, int], Mapping[str, str]]
+"""Least k and snapshot ids that all parties have published, by name."""
+
+
+def answered_by(reading: Reading, proposal: Proposal, known: Known | None) -> StoredRelease | None:
+    """Return the release that would answer a proposal if it were asked now.
+
+    None if there is none here, or it cannot be told because a party has not published what it takes
+    (``known``). Raises PolicyError if the plan is out of bounds with the parties' k.
+    """
+    if known is None:
+        return None
+    thresholds, snapshots = known
+    ticket = reading.released_for(question_of(proposal, agreed_plan(proposal, thresholds), snapshots))
+    return None if ticket is None else stored_release(reading, ticket)
+
+
+def has(reading: Reading, cards: Collection[str], stored: StoredRelease) -> bool:
+    """Tell whether a request of the analyst with these cards, by fingerprint, was answered by a release."""
+    return any(
+        row.ticket == stored.ticket
+        for card in cards
+        for row in reading.requests(states=("RELEASED",), analyst=card)
+    )
+
+
+def earlier_of(reading: Reading, row: RequestRow, stored: StoredRelease | None) -> list[Earlier]:
+    """Return the analyst's earlier requests whose answers, with that of this one, tell more than either.
+
+    Left out are those that ended without an answer, those that have or would have the very answer that this
+    one has, and of several with one answer all but the first.
+    """
+    found: list[Earlier] = []
+    answers = {row.ticket, None if stored is None else stored.ticket} - {None}
+    mine = query_of(row)
+    for each in reading.requests(analyst=row.analyst):
+        asked = query_of(each)
+        if each.id == row.id or each.received > row.received or asked is None:
+            continue
+        if each.state in OPEN_REQUEST:
+            if row.state in OPEN_REQUEST and mine is not None and _same(mine, asked):
+                continue  # both will have one answer
+        elif each.state == "RELEASED":
+            if each.ticket in answers:
+                continue
+            answers.add(each.ticket)
+        elif all(session.state == "ABORTED" for session in reading.sessions_of(each.id)):
+            continue
+        found.append(Earlier(each.id, asked, each.state, each.received[:10]))
+    return found
+
+
+def _same(one: Query, other: Query) -> bool:
+    return canonical(one.digest_fields()) == canonical(other.digest_fields())
+
+
+def settled(reading: Reading, row: RequestRow, stored: StoredRelease | None, charge: Charge) -> str:
+    """Return why a request will take nothing (more) from the budgets; "" if it may.
+
+    ``stored`` is what would answer it now, ``charge`` what it costs otherwise.
+    """
+    if row.state == "RELEASED":
+        served = served_from(reading, row)
+        if served is not None:
+            return f"Nothing: it was served from {served.words}."
+        session = None if row.ticket is None else reading.session(row.ticket)
+        return f"{(charge if session is None else session.charge).words}, debited when it was answered."
+    if row.state not in OPEN_REQUEST:
+        return "Nothing more: the request has ended."
+    if stored is None:
+        return ""
+    return (
+        f"Answered already: it would be served from the stored release, {stored.ticket[:8]} of "
+        f"{stored.released[:10]}, at no cost. If records, a least k or the roster change before that, it is "
+        f"another question and costs {charge.words}."
+    )
