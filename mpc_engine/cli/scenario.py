@@ -178,7 +178,12 @@ def _conclude(entries: Sequence[Entry], took_s: float) -> None:
         counted = f"{held} of {len(entry.verdicts)}" if entry.played else ""
         rows.append((entry.name, entry.stage, counted, f"{entry.took_s:.1f} s", came))
     out.print()
-    show("Verdicts", ("scenario", "stage", "expectations", "took", ""), rows, left=("scenario", "stage", ""))
+    show(
+        "Verdicts",
+        ("scenario", "stage", "expectations", "playing took", ""),
+        rows,
+        left=("scenario", "stage", ""),
+    )
     played = [entry for entry in entries if entry.played]
     failed = [entry.name for entry in played if not entry.holds]
     if not played:
@@ -186,9 +191,10 @@ def _conclude(entries: Sequence[Entry], took_s: float) -> None:
     elif failed:
         say(f"{len(failed)} of {len(played)} failed: {', '.join(failed)}.", style="bold red")
     else:
-        say(
-            f"{len(played)} played in {took_s:.0f} s; everything that was expected holds.", style="bold green"
-        )
+        say(f"{len(played)} of {len(played)} hold: everything came that was expected.", style="bold green")
+    if played:
+        playing = sum(entry.took_s for entry in played)
+        say(f"It took {took_s:.0f} s: {playing:.0f} s of playing, the rest judging and writing the report.")
     left = len(entries) - len(played)
     if left:
         say(f"{left} could not be played here; see above for why.")

@@ -29,6 +29,8 @@ KEYS: Final = ("statistic", "time", "standard")
 """Columns that, with the variables, tell the rows of a table apart."""
 COUNTS: Final = ("count", "total", "patients", "cases", "number")
 """Statistics that are counts of the records themselves, which no sampling separates from the truth."""
+_MOST_LISTED: Final = 20
+"""Values of a column that a message lists."""
 _SAME_TIME: Final = 1e-6
 """How far times in years may lie apart that are the same."""
 
@@ -211,12 +213,30 @@ def matching(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def one_row(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.Series:
-    """Return the one row that ``where`` picks. Raises EngineError for none or several."""
+    """Return the one row that ``where`` picks. Raises EngineError for none or several, with what there is."""
     found = matching(table, where)
-    if len(found) != 1:
-        words = ", ".join(f"{name} = {value}" for name, value in where.items())
-        raise EngineError(f"{words} picks {len(found)} rows of the table of statistics, not one")
-    return found.iloc[0]
+    if len(found) == 1:
+        return found.iloc[0]
+    words = ", ".join(f"{name} = {value}" for name, value in where.items()) or "nothing"
+    if len(found):
+        more = [name for name in ("statistic", *variables_of(table), "time") if found[name].nunique() > 1]
+        choices = "; ".join(f"{name}: {_listed(found[name])}" for name in more)
+        raise EngineError(
+            f"{words} picks {len(found)} rows of the table of statistics, not one; say {choices}"
+        )
+    for name in where:
+        others = {key: value for key, value in where.items() if key != name}
+        left = matching(table, others)
+        if len(left):
+            raise EngineError(f"no row has {name} = {where[name]!r}; there is {_listed(left[name])}")
+    raise EngineError(f"{words} picks no row; of statistics there is {_listed(table['statistic'])}")
+
+
+def _listed(column: pd.Series) -> str:
+    """Return what there is in a column, in order, for a message."""
+    values = [f"{each:g}" if isinstance(each, float) else str(each) for each in column.dropna().unique()]
+    more = f", … ({len(values)} in all)" if len(values) > _MOST_LISTED else ""
+    return ", ".join(values[:_MOST_LISTED]) + more
 
 
 def labels_of(table: pd.DataFrame) -> list[str]:
@@ -228,5 +248,6 @@ def labels_of(table: pd.DataFrame) -> list[str]:
         parts = [str(label) for label in labels if label != "(all)"]
         parts += [f"{row[-2]:g} y"] if row[-2] == row[-2] else []
         parts += [str(row[-1])] if row[-1] else []
-        texts.append(f"{str(statistic).replace('_', ' ')}: {', '.join(parts)}" if parts else str(statistic))
+        name = str(statistic).replace("_", " ")
+        texts.append(f"{name}: {', '.join(parts)}" if parts else name)
     return texts

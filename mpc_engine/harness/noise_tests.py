@@ -21,6 +21,7 @@ from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.harness.alternatives import ideal_variance, noiseless, per_unit
 from mpc_engine.harness.answers import Integers, Line, Question, Sums
 from mpc_engine.harness.noise_law import Law, Scores, law_of, two_sided
+from mpc_engine.harness.numerals import short
 from mpc_engine.release.opened import Floats
 
 _FINE: Final = 4.0
@@ -90,10 +91,10 @@ class Tests:
             return self.impossible
         sites = {name: value for name, value in self.p.items() if name.startswith(_WITHHELD)}
         named = {name: value for name, value in self.p.items() if name not in sites}
-        words = [f"{name} p = {value:.2g}" for name, value in named.items()]
+        words = [f"{name} p = {short(value, '.2g')}" for name, value in named.items()]
         if sites:
             least = min(sites, key=lambda name: sites[name])
-            words.append(f"{least} p = {sites[least]:.2g}, the least of {len(sites)}")
+            words.append(f"{least} p = {short(sites[least], '.2g')}, the least of {len(sites)}")
         return ", ".join(words)
 
 

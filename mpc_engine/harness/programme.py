@@ -11,6 +11,7 @@ from typing import Final
 
 from mpc_engine.errors import DocumentError, EngineError
 from mpc_engine.harness.blocks import Block, Chapter
+from mpc_engine.harness.fitting import check_documents
 from mpc_engine.harness.record import Run
 from mpc_engine.harness.report.document import Blocks, Entry, blank, entry_of, write_entry
 from mpc_engine.harness.report.minutes import write_minutes
@@ -27,8 +28,8 @@ def find(paths: Iterable[Path], only: Sequence[str] = ()) -> list[Scenario]:
     """Return the scenarios in files and folders, in order of their names within each folder.
 
     A folder's scenarios are the documents right in it; those below belong to scenarios. `only` keeps those of
-    these names. Raises DocumentError for a document that breaks a rule, a place without any, a name that
-    none has, and two of one name.
+    these names. Raises DocumentError for a document that breaks a rule, or names one that does, a place
+    without any, a name that none has, and two of one name.
     """
     found: dict[str, Scenario] = {}
     for path in paths:
@@ -39,6 +40,7 @@ def find(paths: Iterable[Path], only: Sequence[str] = ()) -> list[Scenario]:
             if only and file.stem not in only:
                 continue
             scenario = load_scenario(file)
+            check_documents(scenario)
             other = found.setdefault(scenario.name, scenario)
             if Path(other.origin).resolve() != file.resolve():
                 raise DocumentError(f"{file}: {other.origin} has the same name")

@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal, get_args
 from mpc_engine.documents import Document, Field, broken, load_toml, model_validator
 from mpc_engine.party.config import Deadlines
 from mpc_engine.party.policy import PolicyDocument
-from mpc_engine.scenario.expectations import Expectation
-from mpc_engine.scenario.faults import Fault
+from mpc_engine.scenario.expectations import Detected, Expectation
+from mpc_engine.scenario.faults import OF_THE_NETWORK, Fault
 from mpc_engine.sharing.shamir import degree_for
 
 Stage = Literal["memory", "processes", "network"]
 """Where a scenario is played: in one process on virtual time, as processes on this machine, or as processes
 in network namespaces of their own with real delays below TCP."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_USUAL: tuple[Stage, ...] = ("processes", "memory", "network")
+"""Where a scenario is played that does not say."""
 PartyName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 AskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")]
 Seconds = Annotated[float, Field(ge=0, le=10_000_000)]
@@ -125,12 +127,41 @@ class Scenario(Document):
     # Many processes on one machine take long to start; a party that fails ends the others at once anyway.
     deadlines: Deadlines = Deadlines(connect_s=300, round_s=60)
     party: Annotated[tuple[ScenarioParty, ...], Field(min_length=1, max_length=200)]
-    runs_in: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("processes", "memory", "network")
+    runs_in: Annotated[tuple[Stage, ...], Field(min_length=1)] = _USUAL
     seed: Annotated[int, Field(ge=0, le=2**31)] = 1
     ci: bool = True
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(max_length=100)] = ()
     expect: Annotated[tuple[Expectation, ...], Field(max_length=100)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where_it_can(cls, data: Any) -> Any:
+        """Leave stages that cannot play its faults out of the usual ones."""
+        faults = data.get("fault") if isinstance(data, Mapping) else None
+        if not isinstance(faults, list | tuple) or "runs_in" in data:
+            return data
+        if any(isinstance(each, Mapping) and each.get("kind") in OF_THE_NETWORK for each in faults):
+            return {**data, "runs_in": tuple(stage for stage in _USUAL if stage != "processes")}
+        return data
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Scenario:
+        for index, fault in enumerate(self.fault):
+            if fault.kind in OF_THE_NETWORK and "processes" in self.runs_in:
+                raise broken(
+                    f"fault[{index}].kind",
+                    f"`{fault.kind}` cannot be played on the stage `processes`, which `runs_in` names; it "
+                    "can on `memory` and `network`",
+                )
+        for index, expect in enumerate(self.expect):
+            if isinstance(expect, Detected) and expect.fault >= len(self.fault):
+                raise broken(
+                    f"expect[{index}].fault",
+                    f"there is no fault {expect.fault} in this scenario: it has {len(self.fault)}, counted "
+                    "from 0",
+                )
+        return self
 
     @model_validator(mode="after")
     def _parties_fit(self) -> Scenario:
@@ -182,6 +213,10 @@ class Scenario(Document):
     def name(self) -> str:
         """The document's name without its ending."""
         return Path(self.origin).stem
+
+    def key(self, ask: Ask) -> str:
+        """Return the key under which a question stands in the document, such as ``ask[1]``."""
+        return "" if self.query is not None else f"ask[{self.ask.index(ask)}]"
 
     def path(self, relative: str) -> Path:
         """Return a path of this document."""

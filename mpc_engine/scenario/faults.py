@@ -9,7 +9,15 @@ from mpc_engine.party.failpoints import FAILPOINTS
 
 Kind = Literal["kill", "stop", "freeze", "partition", "reset", "slow", "tamper", "expire"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_ALONE = ("kill", "stop", "freeze", "tamper", "expire", "slow")
+OF_THE_NETWORK: tuple[Kind, ...] = ("partition", "reset")
+"""Faults between parties: the stage `processes`, which has no network of its own, cannot play them."""
+_OWN: dict[str, tuple[Kind, ...]] = {
+    "against": OF_THE_NETWORK,
+    "bytes": ("reset",),
+    "factor": ("slow",),
+    "section": ("tamper",),
+}
+"""Keys that belong to some kinds only."""
 
 
 class Fault(Document):
@@ -45,10 +53,18 @@ class Fault(Document):
     def _fits_its_kind(self) -> Fault:
         if self.at is not None and self.at not in FAILPOINTS:
             raise broken("at", f"must be one of {', '.join(FAILPOINTS)}")
-        if self.against and self.kind in _ALONE:
-            raise broken("against", f"belongs to `partition` and `reset`, not to `{self.kind}`")
-        if self.section is not None and self.kind != "tamper":
-            raise broken("section", f"belongs to `tamper`, not to `{self.kind}`")
+        for key, kinds in _OWN.items():
+            if key in self.model_fields_set and self.kind not in kinds:
+                named = " and ".join(f"`{kind}`" for kind in kinds)
+                raise broken(key, f"belongs to {named}, not to `{self.kind}`")
+        if self.kind == "expire" and self.at is not None:
+            raise broken("at", "does not go with `expire`, which comes `after_s` seconds after all are ready")
+        if self.kind == "expire" and self.ask is not None:
+            raise broken("ask", "does not go with `expire`, which comes whatever is asked by then")
+        if self.at is not None and self.after_s:
+            raise broken("after_s", "does not go with `at`: a fault comes at a place or at a time")
+        if self.kind == "reset" and self.for_s is not None:
+            raise broken("for_s", "does not go with `reset`, which is over at once")
         if self.kind in ("partition", "slow") and self.for_s is None:
             raise broken("for_s", f"is required for `{self.kind}`: it ends by itself")
         return self

@@ -122,7 +122,6 @@ def noted(at_s: float, event: str = "session.aborted", **fields: str) -> Noted:
             True,
         ),
         (["within_s = 9"], [noted(11, "session.released")], False),
-        (["within_s = 9", "fault = 1"], [noted(11, reason="PEER_UNAVAILABLE")], False),
     ],
 )
 def test_who_notices_a_fault(tmp_path: Path, lines: list[str], journal: list[Noted], holds: bool) -> None:

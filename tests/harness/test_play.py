@@ -69,7 +69,7 @@ def test_the_same_again_and_others_at_once(tmp_path: Path) -> None:
         ),
         # The last question has been answered by then.
         ('kind = "stop"\nask = "second"\nafter_s = 2', ["submit first 0 at 0", "submit second 0 at 8"]),
-        ('kind = "expire"\nask = "second"', ["arm expire", "submit first 0 at 0", "submit second 0 at 8"]),
+        ('kind = "expire"\nafter_s = 9', ["arm expire", "submit first 0 at 0", "submit second 0 at 8"]),
     ],
 )
 def test_faults_come_at_their_time(tmp_path: Path, fault: str, told: list[str]) -> None:

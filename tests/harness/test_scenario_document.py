@@ -116,6 +116,20 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (with_one("fault", kind="slow", factor=0.5, for_s=1, **FAULT), r"fault\[0\].factor", "at least 1"),
     (with_one("fault", kind="tamper", section="ALL", **FAULT), r"fault\[0\].section", "'VALUES'"),
     (with_one("fault", kind="kill", section="TEST", **FAULT), r"fault\[0\].section", "not to `kill`"),
+    (with_one("fault", kind="expire", at="agreed", **FAULT), r"fault\[0\].at", "does not go with `expire`"),
+    (with_one("fault", kind="expire", ask="first", **FAULT), r"fault\[0\].ask", "does not go with `expire`"),
+    (with_one("fault", kind="kill", at="agreed", after_s=2, **FAULT), r"fault\[0\].after_s", "with `at`"),
+    (with_one("fault", kind="kill", bytes=3, **FAULT), r"fault\[0\].bytes", "belongs to `reset`"),
+    (with_one("fault", kind="kill", factor=3, **FAULT), r"fault\[0\].factor", "belongs to `slow`"),
+    (with_one("fault", kind="reset", for_s=3, **FAULT), r"fault\[0\].for_s", "over at once"),
+    *(
+        (
+            {"runs_in": ["memory", "processes"], "fault": [{"kind": kind, "for_s": for_s, **FAULT}]},
+            r"fault\[0\].kind",
+            "cannot be played on the stage `processes`, which `runs_in` names",
+        )
+        for kind, for_s in (("partition", 9), ("reset", None))
+    ),
     (
         with_one("fault", kind="partition", against=["west"], for_s=1, **FAULT),
         r"fault\[0\]",
@@ -134,6 +148,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (with_one("expect", kind="detected"), r"expect\[0\].within_s", "is required and missing"),
     (with_one("expect", kind="detected", within_s=0), r"expect\[0\].within_s", "greater than 0"),
     (with_one("expect", kind="detected", within_s=1, fault=-1), r"expect\[0\].fault", "at least 0"),
+    (with_one("expect", kind="detected", within_s=1), r"expect\[0\].fault", "it has 0, counted from 0"),
     (with_one("expect", kind="cost", rounds=0), r"expect\[0\].rounds", "at least 1"),
     (with_one("expect", kind="cost", rss_mib=0), r"expect\[0\].rss_mib", "greater than 0"),
     (with_one("expect", kind="trips", most=0), r"expect\[0\].most", "at least 1"),
@@ -189,6 +204,12 @@ def test_a_broken_rule_names_the_key(changes: dict[str, Any], key: str, words: s
 def test_a_single_query_is_a_question() -> None:
     read = scenario(ask=None, query="q.toml", fault=[], expect=[])
     assert [(ask.name, ask.query) for ask in read.asks] == [("query", "q.toml")]
+
+
+def test_a_partition_is_left_to_the_stages_that_can_play_it() -> None:
+    part = [{"kind": "partition", "party": "helper", "for_s": 9}]
+    assert scenario(fault=part).runs_in == ("memory", "network")
+    assert scenario(fault=[{"kind": "kill", "party": "helper"}]).runs_in[0] == "processes"
 
 
 def test_computing_parties_come_first() -> None:

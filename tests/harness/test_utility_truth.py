@@ -86,7 +86,7 @@ def test_a_reference_that_is_off_is_found(wilms: Run, tmp_path: Path) -> None:
         (verdict,) = utility.pooled(wilms, Pooled(kind="pooled", file=str(file)))
         assert verdict.holds is holds, verdict
     file.write_text("statistic,stage,value\ncount,V,3\n")
-    with pytest.raises(EngineError, match="picks 0 rows"):
+    with pytest.raises(EngineError, match="no row has stage = 'V'; there is I, II, III, IV"):
         utility.pooled(wilms, Pooled(kind="pooled", file=str(file)))
     with pytest.raises(EngineError, match="cannot be read"):
         utility.pooled(wilms, Pooled(kind="pooled", file=str(tmp_path / "none.csv")))

@@ -12,6 +12,7 @@ from mpc_engine.harness.alternatives import Kept, classes, guessed, ideal_varian
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.chapters.answered import Answered
 from mpc_engine.harness.checks.utility import compared
+from mpc_engine.harness.numerals import short
 from mpc_engine.harness.report.charts import bars
 
 
@@ -53,7 +54,8 @@ def left(answered: Answered) -> list[Block]:
     return [
         Table(
             "What is left of the table: groups shown by true number of patients, and those shown whole; then "
-            "the absolute error of shown counts, records in hidden ones, and both, expected over the noise",
+            "the absolute error of shown counts, records in hidden ones, and both, expected over the noise"
+            + _counted(answered),
             columns,
             rows,
             dict.fromkeys(columns[2:], ".1f"),
@@ -69,6 +71,17 @@ def left(answered: Answered) -> list[Block]:
             axis="records",
         ),
     ]
+
+
+def _counted(answered: Answered) -> str:
+    """Return what the errors and records of a table are added up over, where that is more than one tally."""
+    names = [line.allotment.part.name.replace("_", " ") for line in answered.question.lines if line.counts]
+    if len(names) < 2:
+        return ""
+    return (
+        f", added up over the {len(names)} counts of this question ({', '.join(names)}), so that one record "
+        "can count in each of them"
+    )
 
 
 def _sites(answered: Answered) -> Table:
@@ -152,7 +165,7 @@ def noise(answered: Answered) -> list[Block]:
     for line in answered.question.lines:
         table = line.allotment.table
         ideal = ideal_variance(per_unit(line)) ** 0.5
-        short = table.K <= MOST_COMPARED_BITS
+        summed = table.K <= MOST_COMPARED_BITS
         rows.append(
             [
                 line.allotment.part.name,
@@ -161,7 +174,7 @@ def noise(answered: Answered) -> list[Block]:
                 float(table.variance) ** 0.5,
                 ideal,
                 sites**0.5 * ideal,
-                float(total_variation(table)) if short else None,
+                float(total_variation(table)) if summed else None,
             ]
         )
     found = compared(answered.run, answered.asked[0].ask.name)
@@ -170,7 +183,7 @@ def noise(answered: Answered) -> list[Block]:
         alike = (
             f"over {found.values:,} published values the root mean square error is {found.release:.3f} of "
             f"the ideal noise's, over {found.draws:,} draws of OpenDP {found.curator:.3f}; a small p would "
-            f"tell the two apart, and p = {found.p_alike:.2g}"
+            f"tell the two apart, and p = {short(found.p_alike, '.2g')}"
         )
     words = (
         f"Beside a trusted curator: {alike}. Noise of the same ε at each of {sites} sites is √{sites} = "

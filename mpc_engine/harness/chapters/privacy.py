@@ -10,6 +10,7 @@ from mpc_engine.harness.attacks import Attacked, distinct
 from mpc_engine.harness.audit import LEVEL, exact, plan_of
 from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.checks.privacy import attacked, audited, coalition
+from mpc_engine.harness.numerals import in_symbols, short
 from mpc_engine.harness.record import Asked, PartyRecord, Run
 from mpc_engine.harness.report.charts import bars
 from mpc_engine.runtime.link import Section
@@ -43,7 +44,7 @@ def _parameters(run: Run, released: list[Asked]) -> Table:
     for asked in released:
         guarantee = plan_of(run, asked).guarantee
         delta = asked.release["parameters"]["truncation_delta_log2"] if asked.release else ""
-        strict = f"{float(guarantee.strict_delta):g} + " if guarantee.strict_delta else ""
+        strict = f"{short(float(guarantee.strict_delta))} + " if guarantee.strict_delta else ""
         rows.append(
             [
                 asked.name,
@@ -64,7 +65,7 @@ def _parameters(run: Run, released: list[Asked]) -> Table:
 
 def _statements(run: Run, released: list[Asked]) -> list[Text]:
     """Return what is promised of the releases, each promise once."""
-    found = dict.fromkeys(plan_of(run, asked).guarantee.statement() for asked in released)
+    found = dict.fromkeys(in_symbols(plan_of(run, asked).guarantee.statement()) for asked in released)
     return [Text(f"{statement[0].upper()}{statement[1:]}.") for statement in found]
 
 

@@ -33,8 +33,9 @@ def _summary(run: Run) -> Text:
     released = sum(asked.release is not None for asked in run.asked)
     serving = sum(party.serves for party in run.parties.values())
     return Text(
-        f"Of {len(run.faults)} faults {len(came)} came, and others noted {len(noticed)} of them. "
-        f"{released} of {len(run.asked)} requests were answered, and in the end {serving} of "
+        f"Of {len(run.faults)} faults {len(came)} came, and others noted {len(noticed)} of them"
+        + (" (one that is over soon need not be noted). " if len(noticed) < len(came) else ". ")
+        + f"{released} of {len(run.asked)} requests were answered, and in the end {serving} of "
         f"{len(run.parties)} parties served. {_lost(run)} Times are seconds "
         + ("of virtual time." if run.stage == "memory" else "on this machine's clock.")
     )

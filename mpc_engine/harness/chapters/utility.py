@@ -22,6 +22,7 @@ from mpc_engine.harness.blocks import Block, Cell, Table, Text
 from mpc_engine.harness.chapters.answered import Answered
 from mpc_engine.harness.chapters.cells import left, noise, published
 from mpc_engine.harness.record import Run
+from mpc_engine.harness.report.blocks import NOT_REACHED
 from mpc_engine.harness.report.charts import points
 from mpc_engine.statistics.tidy import ALL
 
@@ -108,13 +109,12 @@ def _statistics(answered: Answered) -> list[Block]:
     held = [way for way in others if way.kind != "release"]
     rows: list[list[Cell]] = []
     for label, row in zip(labels, chosen.to_dict("records"), strict=True):
-        hidden = f"[{row['release flag']}]"
         shown = _number(row["release value"])
         rows.append(
             [
                 label,
                 _number(row["value"]),
-                hidden if shown is None else shown,
+                f"[{row['release flag']}]" if shown is None else shown,
                 _limits(row["release lcl"], row["release ucl"]),
                 *(_number(row[f"{way.name} value"]) for way in held),
             ]
@@ -143,7 +143,7 @@ def _summary(answered: Answered) -> Table:
         off: list[Cell] = [_median((each[f"{way.name} value"] - each["value"]).abs()) for way in others]
         rows.append(
             [
-                str(name),
+                str(name).replace("_", " "),
                 len(each),
                 int(each["release value"].notna().sum()),
                 *off,
@@ -169,7 +169,9 @@ def _picture(answered: Answered, chosen: pd.DataFrame) -> list[Block]:
     """Return the distances from the truth of one headline statistic, with the release's intervals."""
     names = [name for name in answered.question.query.headlines if (chosen["statistic"] == name).any()]
     rows = chosen[chosen["statistic"] == names[0]] if names else chosen
-    rows = rows[rows["release value"].notna() & rows["value"].notna()].iloc[:MOST_DRAWN]
+    known = np.isfinite(rows["release value"]) & np.isfinite(rows["value"])
+    hidden = int(rows["release value"].isna().sum())
+    rows = rows[known].iloc[:MOST_DRAWN]
     if rows.empty:
         return []
     limits = [
@@ -192,7 +194,12 @@ def _picture(answered: Answered, chosen: pd.DataFrame) -> list[Block]:
         if near.any():
             series[way.name] = [float(x) if fits else None for x, fits in zip(away, near, strict=True)]
     labels = labels_of(rows[["statistic", *answered.variables, "time", "standard"]])
-    left_out = f"; {missing} points not shown: suppressed, or too far off" if missing else ""
+    left_out = "; left out are cells that the release suppresses" + f" ({hidden})" if hidden else ""
+    if missing:
+        left_out += (
+            f"; of the cells drawn here {missing} points are left out, being suppressed in an alternative "
+            "or too far off"
+        )
     figure = points(
         f"Distance from the pooled truth, with the 95 % intervals of the release{left_out}",
         labels,
@@ -204,8 +211,10 @@ def _picture(answered: Answered, chosen: pd.DataFrame) -> list[Block]:
     return [figure]
 
 
-def _number(value: Any) -> float | None:
-    """Return a number for a table; None where there is none, infinity included."""
+def _number(value: Any) -> float | str | None:
+    """Return a number for a table; of a time that is never reached that, and None where there is none."""
+    if value == np.inf:
+        return NOT_REACHED
     return float(value) if np.isfinite(value) else None
 
 
@@ -213,7 +222,7 @@ def _limits(low: Any, high: Any) -> str | None:
     """Return an interval for a table; None where there is none."""
     if np.isnan(low) or np.isnan(high):
         return None
-    return f"{low:.4g} – {'∞' if np.isinf(high) else format(high, '.4g')}"
+    return " – ".join(NOT_REACHED if each == np.inf else f"{each:.4g}" for each in (low, high))
 
 
 def _median(values: pd.Series) -> float | None:
@@ -239,7 +248,7 @@ def _intervals(answered: Answered) -> list[Block]:
     )
     found: list[list[Cell]] = [
         [
-            str(name),
+            str(name).replace("_", " "),
             len(each),
             int(each["held"].sum()),
             100 * float(each["held"].mean()),

@@ -22,6 +22,7 @@ from mpc_engine.harness.attacks import (
 from mpc_engine.harness.audit import LEVEL, Audited, audit, opened_values, plan_of
 from mpc_engine.harness.checks import checks
 from mpc_engine.harness.coalition import NOTHING, Finding, Secret, across, findings, together
+from mpc_engine.harness.numerals import at_least, in_runs, short
 from mpc_engine.harness.record import Asked, Run, Verdict
 from mpc_engine.harness.transcripts import View, read_view
 from mpc_engine.release.plan import Plan
@@ -72,6 +73,14 @@ def audit_of(run: Run, expectation: Audit) -> Sequence[Verdict]:
     ]
 
 
+_MEANS: Final = {
+    "averaging": "Averaging all answers",
+    "differencing": "Taking one answer off the other",
+    "subtraction": "Taking its own counts off the release",
+    "membership": "Guessing who is among the patients",
+}
+
+
 def attacked(run: Run, expectation: Attack) -> Attacked:
     """Return what an attack on releases achieves. Raises LookupError where it cannot be tried."""
     if expectation.by == "averaging":
@@ -98,19 +107,21 @@ def attack(run: Run, expectation: Attack) -> Sequence[Verdict]:
     if expectation.by == "coalition":
         return _coalition(run, expectation)
     found = attacked(run, expectation)
-    more = expectation.by == "membership"
+    beyond, so = ("above", "much or more") if found.by == "membership" else ("below", "little or less")
+    who = expectation.party or run.silos[0] if found.by == "subtraction" else "the attacker"
     verdicts = [
         Verdict(
-            f"The attacker's {found.measure} is {'no more' if more else 'no less'} than theory allows, "
-            f"{found.theory:.4g} (p ≥ {expectation.p_least:g}).",
+            f"{_MEANS[found.by]}, {who} does no better than theory allows: the {found.measure} is not "
+            f"{beyond} {found.theory:.4g} by more than chance explains ({at_least(expectation.p_least)}).",
             found.p >= expectation.p_least,
-            f"It is {found.achieved:.4g} over {found.values:,} values (p = {found.p:.3g}, of "
-            f"{found.tested}).",
+            f"{found.achieved:.4g} over {found.values:,} values; chance gives so {so} {in_runs(found.p)} "
+            f"(p = {short(found.p)}, of {found.tested}).",
         ),
         Verdict(
-            f"The attack could have shown more: without any noise p would be below {expectation.p_least:g}.",
+            f"The attack by {who} could have shown more: without any noise chance would hardly ever explain "
+            f"what it finds (p < {short(expectation.p_least)}).",
             found.least < expectation.p_least,
-            f"It would be {found.least:.2g}.",
+            f"It would do so {in_runs(found.least)} (p = {short(found.least, '.2g')}).",
         ),
     ]
     if expectation.by in ("averaging", "differencing"):
@@ -188,9 +199,10 @@ def _coalition(run: Run, expectation: Attack) -> Sequence[Verdict]:
         p = min(1.0, each.p * len(found.findings))
         verdicts.append(
             Verdict(
-                f"{_FAMILIES[each.family]} (p ≥ {expectation.p_least:g}).",
+                f"{_FAMILIES[each.family]} ({at_least(expectation.p_least)}).",
                 each.tests > 0 and p >= expectation.p_least,
-                f"{each.tests:,} tests, p = {p:.3g} for all; the least likely: {each.worst or 'none'}."
+                f"{each.tests:,} tests; chance gives so unlikely a result among them {in_runs(p)} "
+                f"(p = {short(p)} for all; the least likely: {each.worst or 'none'})."
                 if each.tests
                 else "Nothing was there to be tested.",
             )

@@ -35,6 +35,7 @@ from mpc_engine.harness.noise_tests import (
     so_few,
     together,
 )
+from mpc_engine.harness.numerals import in_runs, short
 from mpc_engine.harness.record import Asked, Run, Verdict
 from mpc_engine.scenario.expectations import (
     Coverage,
@@ -110,7 +111,8 @@ def truth(run: Run, expectation: Truth) -> Sequence[Verdict]:
     value = expectation.value
     if value is None:
         value = float(one_row(true_table(run, asked), expectation.where)["value"])
-    away = abs(float(found["value"]) - value)
+    got = float(found["value"])
+    away = 0.0 if got == value else abs(got - value)  # of what is not reached there is no difference
     if expectation.tolerance is not None:
         allowed, words = expectation.tolerance, f"{expectation.tolerance:g}"
     else:
@@ -123,13 +125,17 @@ def truth(run: Run, expectation: Truth) -> Sequence[Verdict]:
     name = labels_of(found.to_frame().T)[0]
     return [
         Verdict(
-            f"{name} is {value:.6g}, to within {words}.",
+            f"{name} is {_told(value)}, to within {words}.",
             bool(away <= allowed),
-            f"It is {found['value']:.6g}, {away:.3g} away."
+            f"It is {_told(got)}, {away:.3g} away."
             if away == away
             else f"It is not shown: flag {found['flag']}.",
         )
     ]
+
+
+def _told(value: float) -> str:
+    return "not reached" if value == math.inf else f"{value:.6g}"
 
 
 @checks(Pooled)
@@ -190,18 +196,21 @@ def noise(run: Run, expectation: Noise) -> Sequence[Verdict]:
             "Published values err as the noise tables say, given that they are shown.",
             bool(errors.values) and errors.least >= expectation.p_least,
             f"{errors.values:,} values; root mean square error {errors.measured:.3f} of the noise's standard "
-            f"deviation, {errors.expected:.3f} expected; {errors.words}.",
+            f"deviation, {errors.expected:.3f} expected; chance gives so unlikely a result "
+            f"{in_runs(errors.least)} ({errors.words}).",
         ),
         Verdict(
             "Cells are shown as often as the rule and the noise tables say.",
             bool(published.values) and published.least >= expectation.p_least,
             f"{published.measured:,.0f} of {published.values:,} are shown, {published.expected:,.1f} "
-            f"expected; {published.words}.",
+            f"expected; chance gives so unlikely a result {in_runs(published.least)} ({published.words}).",
         ),
         Verdict(
-            f"Errors could have shown more: without any noise p would be below {expectation.p_least:g}.",
+            "Errors could have shown more: without any noise chance would hardly ever explain them (p < "
+            f"{short(expectation.p_least)}).",
             bare.least < expectation.p_least,
-            f"It would be {bare.least:.2g}, of {bare.values:,} values.",
+            f"It would do so {in_runs(bare.least)} (p = {short(bare.least, '.2g')}, of {bare.values:,} "
+            "values).",
         ),
     ]
 
@@ -253,6 +262,7 @@ def coverage(run: Run, expectation: Coverage) -> Sequence[Verdict]:
     (A single cell at ε = 2 and more, whose noise is mostly 0, has too little to be judged so.)
     """
     stated, statistic = expectation.stated, expectation.statistic
+    name = statistic.replace("_", " ")
     answered = releases_of(run, expectation.ask)
     question, true = question_of(run, answered[0]), true_table(run, answered[0])
     counted = [_held(true, released_table(run, each), statistic) for each in answered]
@@ -267,21 +277,22 @@ def coverage(run: Run, expectation: Coverage) -> Sequence[Verdict]:
     of_noise = between(squares, *STATED) if 2 * squares.size >= DRAWS else 0.0
     return [
         Verdict(
-            f"Intervals of {statistic} hold the truth in at least {stated:.0%} of cases.",
+            f"Intervals of {name} hold the truth in at least {stated:.0%} of cases.",
             p >= expectation.p_least,
-            f"{held} of {intervals} do; p = {p:.2g}.",
+            f"{held} of {intervals} do; so few or fewer come {in_runs(p)} (p = {short(p, '.2g')}).",
         ),
         Verdict(
-            f"With the noise drawn anew {DRAWS} times intervals of {statistic} hold it at least as often.",
+            f"With the noise drawn anew {DRAWS} times intervals of {name} hold it at least as often.",
             of_draws >= expectation.p_least,
-            f"{right:,} of {number:,} do, {right / max(1, number):.1%}; p = {of_draws:.2g}.",
+            f"{right:,} of {number:,} do, {right / max(1, number):.1%}; so few or fewer come "
+            f"{in_runs(of_draws)} (p = {short(of_draws, '.2g')}).",
         ),
         Verdict(
-            f"In these draws the stated errors of the noise of {statistic} are right to within a factor of "
+            f"In these draws the stated errors of the noise of {name} are right to within a factor of "
             f"{STATED[1] ** 0.5:g}.",
             of_noise >= expectation.p_least,
-            f"Errors are {squares.mean() ** 0.5:.3g} times what is stated, in root mean square; p = "
-            f"{of_noise:.2g}."
+            f"Errors are {squares.mean() ** 0.5:.3g} times what is stated, in root mean square (p = "
+            f"{short(of_noise, '.2g')})."
             if squares.size
             else "None is stated.",
         ),
@@ -324,8 +335,9 @@ def curator(run: Run, expectation: Curator) -> Sequence[Verdict]:
             and variation is not None
             and variation <= MOST_VARIATION,
             f"Root mean square {found.release:.3f} against {found.curator:.3f} ({found.values:,} values, "
-            f"{found.draws:,} draws), p = {found.p_alike:.2g}; exact total variation distance of the noise "
-            f"table from discrete Laplace {'not summed' if variation is None else format(variation, '.3g')}.",
+            f"{found.draws:,} draws), p = {short(found.p_alike, '.2g')}; chance alone makes them differ so "
+            f"much {in_runs(found.p_alike)}. Exact total variation distance of the noise "
+            f"table from discrete Laplace {'not summed' if variation is None else short(variation)}.",
         ),
         Verdict(
             f"Noise at each of {found.silos} sites is √{found.silos} = {found.factor:.4f} times larger.",
@@ -333,7 +345,7 @@ def curator(run: Run, expectation: Curator) -> Sequence[Verdict]:
             and found.p_local >= expectation.p_least
             and abs(found.exact / found.factor - 1) <= MOST_VARIATION,
             f"Drawn by OpenDP, its root mean square is {of_curator:.3f} times a curator's and "
-            f"{of_release:.3f} times the release's (p = {found.p_local:.2g} for the draws); its "
+            f"{of_release:.3f} times the release's (p = {short(found.p_local, '.2g')} for the draws); its "
             f"exact standard deviation is "
             f"{found.exact:.4f} times that of the release's noise table.",
         ),

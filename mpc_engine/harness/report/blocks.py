@@ -24,6 +24,12 @@ _SHORT: Final = 14
 """Letters up to which a cell stays on one line."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 _EMPHASIS: Final = re.compile(r"\*([^*\s][^*]*)\*")
+NOT_REACHED: Final = "not reached"
+"""Stands for a time that is infinite, such as a median survival where fewer than half have died."""
+_NO_NUMBER: Final = re.compile(rf"^(−?∞|\[\w+\]|{NOT_REACHED})?$")
+"""What stands for a number that is not there, in a column of numbers."""
+_WRITTEN_POWER: Final = re.compile(r"(?<![\w.])(10|2)\^([-−]?[0-9]+)")
+_WRITTEN_E: Final = re.compile(r"(?<![\w.])([0-9](?:\.[0-9]+)?)e([+-])0*([0-9]+)(?!\w)")
 _ID: Final = re.compile(r'\bid="([^"]+)"')
 _POWER: Final = re.compile(r"e([+-])0*([0-9]+)$")
 _SIGNS: Final = {"+": "", "-": "−"}
@@ -35,8 +41,15 @@ def escaped(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Return text as HTML; what stands in backticks is set as code."""
-    return _CODE.sub(r"<code>\1</code>", escaped(text))
+    """Return text as HTML; what stands in backticks is set as code, and powers are raised."""
+    pieces = _CODE.split(escaped(text))
+    return "".join(f"<code>{each}</code>" if i % 2 else _raised(each) for i, each in enumerate(pieces))
+
+
+def _raised(text: str) -> str:
+    text = _WRITTEN_E.sub(lambda found: f"{found[1]}·10^{_SIGNS[found[2]]}{found[3]}", text)
+    text = re.sub(r"(?<![\w.·])1·(10\^)", r"\1", text)
+    return _WRITTEN_POWER.sub(lambda found: f"{found[1]}<sup>{found[2].replace('-', '−')}</sup>", text)
 
 
 def emphasised(text: str) -> str:
@@ -138,7 +151,7 @@ def _signed(text: str) -> str:
 
 def _cell(text: str, number: bool, head: bool) -> str:
     kind = _number_class(number) or _words_class(text)
-    inner = re.sub(r"10\^([−0-9]+)", r"10<sup>\1</sup>", prose(text)) if number else prose(text)
+    inner = prose(text)
     return f'<th scope="row"{kind}>{inner}</th>' if head else f"<td{kind}>{inner}</td>"
 
 
@@ -151,8 +164,10 @@ def _number_class(number: bool) -> str:
 
 
 def _numeric(cells: Sequence[Cell]) -> bool:
-    """Return whether a column is of numbers: nothing else, but for signs of what is not there."""
-    known = [cell for cell in cells if cell not in (None, "", "∞", "−∞")]
+    """Return whether a column is of numbers: nothing else, but for words and signs of what is not there."""
+    known = [
+        cell for cell in cells if not (cell is None or (isinstance(cell, str) and _NO_NUMBER.match(cell)))
+    ]
     return bool(known) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known)
 
 

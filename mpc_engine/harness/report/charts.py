@@ -19,6 +19,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mpc_engine.harness.blocks import Figure
+from mpc_engine.harness.numerals import short
 from mpc_engine.result.style import FAINT, INK, MARKERS, PALETTE, STYLE, said, shorter, thinned
 
 Interval = tuple[float, float]
@@ -262,14 +263,15 @@ def _across(axes: Axes, level: tuple[float, str] | None, upright: bool) -> None:
     value, name = level
     draw = axes.axvline if upright else axes.axhline
     draw(value, color=FAINT, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+    # Beside an upright line there are points, so that its name stands above the axes.
     axes.annotate(
         name,
         (value, 1.0) if upright else (1.0, value),
-        (3, -2) if upright else (-2, 2),
+        (0, 2) if upright else (-2, 2),
         xycoords=axes.get_xaxis_transform() if upright else axes.get_yaxis_transform(),
         textcoords="offset points",
-        ha="left" if upright else "right",
-        va="top" if upright else "bottom",
+        ha="center" if upright else "right",
+        va="bottom",
         size=7.5,
         color=FAINT,
     )
@@ -299,7 +301,10 @@ def _power(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    factor, _, exponent = short(value).partition("10^")
+    return f"{factor}10{exponent.translate(_RAISED)}" if exponent else factor
 
 
 def _told(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], axis: str) -> str:

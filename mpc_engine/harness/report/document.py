@@ -18,9 +18,10 @@ from typing import Any, Final, cast, get_args
 from mpc_engine import __version__
 from mpc_engine.errors import DocumentError
 from mpc_engine.harness.blocks import Block, Chapter, Figure, Table, Text
-from mpc_engine.harness.record import Run, Verdict
+from mpc_engine.harness.record import Asked, Run, Verdict
 from mpc_engine.harness.report.blocks import plain
 from mpc_engine.harness.report.words import NOTICE
+from mpc_engine.scenario.expectations import Detected, Outcome
 
 FORMAT: Final = "mpc-engine validation report 1"
 CHAPTERS: Final[tuple[Chapter, ...]] = get_args(Chapter)
@@ -102,8 +103,17 @@ def facts_of(run: Run) -> dict[str, int]:
 
     ``parties``, ``computing`` and ``silos``; ``questions`` asked and ``released``; ``values`` of all
     releases, how many of them are ``shown``, and those of the ``largest`` release; ``faults`` that came about
-    and those ``noticed`` by another party.
+    and those ``noticed`` by another party. ``refused`` are questions without a release of which that was
+    expected, ``awaited`` the faults of which it was expected that others notice them, and ``detected`` those
+    that they did.
     """
+    expected = run.scenario.expect
+    awaited = [
+        run.faults[number]
+        for number in sorted(
+            {x.fault for x in expected if isinstance(x, Detected) and x.fault < len(run.faults)}
+        )
+    ]
     values = shown = largest = 0
     for asked in run.asked:
         before = values
@@ -123,7 +133,21 @@ def facts_of(run: Run) -> dict[str, int]:
         "largest": largest,
         "faults": sum(happened.began_s is not None for happened in run.faults),
         "noticed": sum(happened.noticed_s is not None for happened in run.faults),
+        "refused": sum(asked.release is None and _refused_rightly(run, asked) for asked in run.asked),
+        "awaited": len(awaited),
+        "detected": sum(happened.noticed_s is not None for happened in awaited),
     }
+
+
+def _refused_rightly(run: Run, asked: Asked) -> bool:
+    """Return whether a question was expected to end as it did."""
+    first = run.scenario.asks[0].name
+    return any(
+        isinstance(expect, Outcome)
+        and (expect.ask or first) == asked.ask.name
+        and (expect.state, expect.reason or asked.reason) == (asked.state, asked.reason)
+        for expect in run.scenario.expect
+    )
 
 
 # --- files ------------------------------------------------------------------------------------------

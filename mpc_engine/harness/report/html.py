@@ -73,7 +73,10 @@ def _circumstances(played: Sequence[Entry]) -> str:
     days = sorted({entry.made[:10] for entry in played})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     took = _time(sum(entry.took_s for entry in played))
-    return f"Engine {engines}. Played {when} on {machines}, in {took} altogether."
+    return (
+        f"Engine {engines}. Played {when} on {machines}; playing took {took} altogether, judging and writing "
+        "this report not counted."
+    )
 
 
 def _verdict_line(played: Sequence[Entry], left: int) -> str:
@@ -112,14 +115,27 @@ def _tiles(played: Sequence[Entry]) -> str:
     tiles = [
         (f"{sum(entry.holds for entry in played)} of {len(played)}", "scenarios came out as expected"),
         (f"{held:,} of {checks:,}", "expectations hold"),
-        (f"{total('released'):,} of {total('questions'):,}", "questions ended with a release"),
+        _answered(total("released"), total("questions"), total("refused")),
         (f"{most('largest'):,}", "values in the largest release"),
-        (f"{total('noticed'):,} of {total('faults'):,}", "injected faults were noticed by another party"),
         (f"{largest.get('parties', 0):,}", "parties in the largest study"),
         (f"{largest.get('silos', 0):,}", "of them registries"),
     ]
+    if total("awaited"):
+        noticed = f"{total('detected'):,} of {total('awaited'):,}"
+        tiles.append((noticed, "injected faults that others were to notice were noticed"))
     inner = "".join(f'<div class="tile"><dt>{escaped(b)}</dt><dd>{escaped(a)}</dd></div>' for a, b in tiles)
     return f'<dl class="tiles">{inner}</dl>'
+
+
+def _answered(released: int, questions: int, refused: int) -> tuple[str, str]:
+    """Return the number of questions that were answered, with words on the others."""
+    if not refused:
+        return f"{released:,} of {questions:,}", "questions ended with a release"
+    words = f"questions ended with a release, and {refused:,} were refused as expected"
+    if refused == 1:
+        words = words.replace("were", "was")
+    others = questions - released - refused
+    return f"{released:,}", words + (f"; {others:,} ended otherwise" if others else "")
 
 
 def _failures(played: Sequence[Entry]) -> Iterator[str]:
@@ -161,7 +177,17 @@ def _played_table(entries: Sequence[Entry]) -> str:
                 *(_time(entry.took_s) if entry.played else "–", _mark(entry)),
             )
         )
-    heads = ("scenario", "what it is", "stage", "parties", "questions", "faults", "expectations", "took", "")
+    heads = (
+        "scenario",
+        "what it is",
+        "stage",
+        "parties",
+        "questions",
+        "faults",
+        "expectations",
+        "playing took",
+        "",
+    )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th><td>{row[1]}</td>{"".join(map(_short, row[2:]))}</tr>'
@@ -258,7 +284,7 @@ def _circumstance(entry: Entry) -> str:
         said += [
             f"engine {entry.engine}",
             entry.made.replace("T", " ")[:16] + " UTC",
-            f"took {_time(entry.took_s)}",
+            f"played in {_time(entry.took_s)}",
         ]
     return escaped(" · ".join(said))
 
