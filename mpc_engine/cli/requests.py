@@ -10,7 +10,8 @@ from mpc_engine.cli import terminal
 from mpc_engine.cli.tables import say, show
 from mpc_engine.cli.terminal import err
 from mpc_engine.client.client import LEAST_DIGITS
-from mpc_engine.party.messages import Status
+from mpc_engine.ledger.charge import NOTHING
+from mpc_engine.party.messages import Amounts, Status
 
 PHASES = {"queued": "waiting for its turn", **terminal.PHASES}
 """What the party that is asked does in each phase, in the order in which they come."""
@@ -75,7 +76,7 @@ def show_statuses(found: Sequence[Status]) -> None:
 def cost_words(status: Status) -> str:
     """Return what a request cost, or will, in words."""
     if status.served_from is None:
-        return status.cost.words
+        return _short_cost(status)
     if status.state == "RELEASED":
         return f"nothing; served from {status.served_from.words}"
     return (
@@ -85,9 +86,8 @@ def cost_words(status: Status) -> str:
 
 
 def _short_cost(status: Status) -> str:
-    if status.state in ("RETURNED", "REJECTED", "WITHDRAWN"):
-        return ""
-    return "nothing" if status.served_from is not None else status.cost.words
+    free = status.served_from is not None or status.cost == Amounts.of(NOTHING)
+    return "nothing" if free else status.cost.words
 
 
 class Watch:

@@ -66,7 +66,8 @@ class Cost:
     Attributes:
         outline: the plan that the parties would follow.
         charge: ε and δ that would be debited, in words.
-        remaining: what is left of each party's budgets.
+        remaining: what is left of each party's budgets, where that is told; of the analyst's own only at the
+            party that is asked.
         verdicts: what each party would say, in words.
         served_from: the release that the analyst has already and would get again, at no cost, if nothing
             changes until the question is asked; None otherwise.
@@ -120,7 +121,7 @@ class Cost:
         lines = [str(self.outline), *([self.raised] if self.raised else []), self.words]
         for party, each in self.remaining.items():
             left = [f"{kind}: {amount.words}" for kind, amount in budgets(each) if amount is not None]
-            lines.append(f"{party} has left: {'; '.join(left) or 'it keeps no budget'}")
+            lines.append(f"{party} has left: {'; '.join(left) or 'it keeps or tells none'}")
         return "\n".join([*lines, *(f"{party}: {words}" for party, words in self.verdicts.items())])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from mpc_engine.documents import Document, canonical
@@ -18,11 +18,11 @@ from mpc_engine.errors import (
 from mpc_engine.identity import Analyst
 from mpc_engine.ledger.charge import NOTHING, Charge
 from mpc_engine.ledger.ledger import Ledger
-from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
+from mpc_engine.ledger.rows import HOLDING, OPEN_REQUEST, RequestRow, SessionRow
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.desk import Desk, submission_of
 from mpc_engine.party.encoding import read_message
-from mpc_engine.party.judgement import agreed_plan, judge
+from mpc_engine.party.judgement import agreed_plan
 from mpc_engine.party.messages import (
     About,
     Amounts,
@@ -46,15 +46,17 @@ from mpc_engine.party.messages import (
 from mpc_engine.party.notices import Notices
 from mpc_engine.party.overview import served_from, title_of
 from mpc_engine.party.proposal import Proposal
-from mpc_engine.party.repetition import answered_by, has
+from mpc_engine.party.repetition import answered_by, known_to
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.situation import Situation
-from mpc_engine.party.verdicts import remaining, verdict
+from mpc_engine.party.verdicts import Asked, own_remaining, own_verdict, remaining, verdict
 from mpc_engine.runtime.switchboard import Switchboard
 
 M = TypeVar("M", bound=Document)
 Role = Literal["silo and computing party", "helper", "input-only silo"]
 MOST_LISTED = 1000
+UNSPENT = (*HOLDING, "ABORTED")
+"""States of a session in which nothing is debited (yet)."""
 
 
 class Answers:
@@ -147,34 +149,25 @@ class Answers:
         question = read_message(content, CostQuestion)
         here, query = self._situation(), question.asked()
         proposal = here.proposal(query, question.codebook)
-        plan = agreed_plan(proposal, {**self._notices.thresholds(), here.name: here.policy.least_threshold})
+        thresholds = {**self._notices.thresholds(), here.name: here.policy.least_threshold}
+        plan = agreed_plan(proposal, thresholds)
         charge, stored = charge_of(plan.guarantee), self._stored(analyst, proposal)
-        own = judge(
-            here.policy,
-            query,
-            here.codebook,
-            proposal,
-            name=here.name,
-            analyst=analyst.name,
-            project=question.project,
-            terms=analyst.terms,
-            silo=here.silo,
-            thresholds=self._notices.thresholds(),
-        )
-        notices = {name: self._notices.of(name) for name in here.names.values()}
         due = None if stored is not None else charge
-        verdicts = {
-            name: verdict(
-                notice, query, analyst.name, question.project, due, own if name == here.name else None
-            )
-            for name, notice in notices.items()
-        }
+        asked = Asked(query, here.codebook, proposal, analyst, question.project, due, thresholds)
+        budgets = self._ledger.budgets(here.limits(card, analyst.name, question.project))
+        left, verdicts = {}, {}
+        for name in here.names.values():
+            if name == here.name:
+                judgement = asked.judged(here.policy, name, silo=here.silo, terms=analyst.terms)
+                left[name] = own_remaining(budgets, asked, silo=here.silo)
+                verdicts[name] = own_verdict(judgement, budgets, due)
+            else:
+                notice = self._notices.of(name)
+                left[name], verdicts[name] = remaining(notice, asked), verdict(notice, asked)
         return CostAnswer(
             plan=PlanOutline.of(plan),
             cost=Amounts.of(charge),
-            remaining={
-                name: remaining(notice, question.project, analyst.name) for name, notice in notices.items()
-            },
+            remaining=left,
             verdicts=verdicts,
             served_from=stored,
         )
@@ -244,7 +237,6 @@ class Answers:
             phase = self._runner.phases[running[-1].ticket]
             progress = Progress(phase=phase, since=running[-1].changed)  # type: ignore[arg-type]
         available = row.state == "RELEASED" and row.ticket is not None
-        served, charge = self._served(row), sessions[-1].charge if sessions else self._charge(row)
         return Status(
             id=row.id,
             state=row.state,
@@ -258,15 +250,22 @@ class Answers:
             waiting_for=tuple(self._waiting(row, parties)),
             progress=progress,
             ticket=row.ticket,
-            cost=Amounts.of(NOTHING if served is not None and available else charge),
-            served_from=served,
+            cost=Amounts.of(self._charge(row, sessions)),
+            served_from=self._served(row),
             release_available=available,
             receipt_complete=available,
             times={"SUBMITTED": row.received, row.state: row.changed},
         )
 
-    def _charge(self, row: RequestRow) -> Charge:
-        """Return what a request that has not begun would cost, as far as the present documents tell."""
+    def _charge(self, row: RequestRow, sessions: Sequence[SessionRow]) -> Charge:
+        """Return what a request that has ended was debited, or what an open one costs.
+
+        Of one that has not begun, that is as far as the present documents tell.
+        """
+        if row.state not in OPEN_REQUEST:
+            return sum((each.charge for each in sessions if each.state not in UNSPENT), NOTHING)
+        if sessions:
+            return sessions[-1].charge
         here, submission = self._situation(), submission_of(row.body)
         asked = submission.asked().privacy
         try:
@@ -277,26 +276,35 @@ class Answers:
         return charge_of(plan.guarantee)
 
     def _served(self, row: RequestRow) -> StoredRelease | None:
-        """Return the earlier release that answered a request, or that would answer it as things stand."""
-        if row.state not in OPEN_REQUEST:
-            return served_from(self._ledger, row)
+        """Return the earlier release that answered a request, or that would answer it as things stand.
+
+        When it was made is told only to an analyst who had it before this request.
+        """
         here, submission = self._situation(), submission_of(row.body)
         analyst = here.terms(row.analyst)
+        if row.state not in OPEN_REQUEST:
+            found = served_from(self._ledger, row)
+            cards = (row.analyst,) if analyst is None else _fingerprints(analyst)
+            return None if found is None else known_to(self._ledger, cards, found, row)
         if analyst is None:
             return None
         try:
-            return self._stored(analyst, here.proposal(submission.asked(), submission.codebook))
+            return self._stored(analyst, here.proposal(submission.asked(), submission.codebook), row)
         except EngineError:
             return None
 
-    def _stored(self, analyst: Analyst, proposal: Proposal) -> StoredRelease | None:
-        """Return the release that an analyst has and a proposal would be answered with again.
+    def _stored(
+        self, analyst: Analyst, proposal: Proposal, row: RequestRow | None = None
+    ) -> StoredRelease | None:
+        """Return the release that an analyst has and would get again for a proposal, as that of ``row``.
 
         That another analyst has it, nobody is told before all parties have approved the question.
         """
         found = answered_by(self._ledger, proposal, self._notices.known())
-        cards = [card.fingerprint for card in analyst.cards]
-        return found if found is not None and has(self._ledger, cards, found) else None
+        if found is None:
+            return None
+        told = known_to(self._ledger, _fingerprints(analyst), found, row)
+        return told if told.released is not None else None
 
     def _waiting(self, row: RequestRow, parties: Mapping[str, Decided]) -> list[str]:
         """Say what must happen before the request can go on."""
@@ -308,3 +316,7 @@ class Answers:
             down = [here.names[peer] for peer in here.peers if not self._switchboard.connected(peer)]
             return [f"the line to {name}" for name in down] or ["its session"]
         return []
+
+
+def _fingerprints(analyst: Analyst) -> tuple[str, ...]:
+    return tuple(card.fingerprint for card in analyst.cards)

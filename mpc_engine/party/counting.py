@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_engine.codebook import Codebook
 from mpc_engine.documents import read
-from mpc_engine.errors import DocumentError, EngineError
+from mpc_engine.errors import DataError, DocumentError, EngineError
 from mpc_engine.party.situation import Counted
 from mpc_engine.silo.registration import (
     FILE,
     Newer,
+    Registration,
     check_snapshot,
     check_use,
-    load_registration,
-    newer,
+    mapping_newer,
     read_registration,
-    watched,
+    snapshot_digest,
+    snapshot_path,
+    source_files,
+    source_newer,
 )
 from mpc_engine.statistics.query import Query
 
@@ -33,6 +36,8 @@ LOOK_S: Final = 1.0
 """So long a look at the records may take; a longer one goes on by itself."""
 _MOST_READ: Final = 1 << 28
 """Most bytes of a source that a running party reads to learn whether it has changed."""
+
+_T = TypeVar("_T")
 
 Away = Callable[..., Awaitable[Any]]
 """Runs a function with its arguments outside the event loop, as `asyncio.to_thread` does."""
@@ -57,11 +62,16 @@ class Standing:
         return {"words": self.words, "fault": self.fault, "newer": [each.words for each in self.newer]}
 
 
+UNSEEN: Final = Standing("not looked at yet", "the first look at them has not ended")
+"""How records stand before anything is known of them: a party is not ready on a guess."""
+
+
 class RegisteredCounter:
     """Counts what `mpc-engine data register` put into `folder`; None stands for a helper, which has none.
 
     `count_bound` is the greatest bound on counts that the roster allows. The registration is read anew
-    whenever its file has changed, and its snapshot verified whole before each count.
+    whenever its file has changed, and its snapshot verified whole before each count; a look in between reads
+    the snapshot, the source and the mapping each only if it has changed since it was read last.
     """
 
     def __init__(self, folder: Path | None, count_bound: int, *, away: Away = asyncio.to_thread) -> None:
@@ -71,8 +81,8 @@ class RegisteredCounter:
         self._seen: tuple[int, int, int] | None = None
         self._id = ""
         self._looking: asyncio.Future[Any] | None = None
-        self._looked_at: tuple[object, ...] | None = None
-        self.standing = Standing()
+        self._findings = _Findings()
+        self.standing = Standing() if folder is None else UNSEEN
         """How the records stood when they were looked at last."""
         self.running = 0
         """Counts that run now, those that nobody waits for any more included."""
@@ -103,7 +113,7 @@ class RegisteredCounter:
         return self.running > 0 or (self._looking is not None and not self._looking.done())
 
     async def look(self, codebook: Codebook) -> None:
-        """See how the records stand, unless none of their files has changed since the last look."""
+        """See how the records stand, and return after `LOOK_S` at most even if that takes longer."""
         if self.folder is None:
             return
         if self._looking is None or self._looking.done():
@@ -113,7 +123,7 @@ class RegisteredCounter:
         await asyncio.wait({self._looking}, timeout=LOOK_S)
 
     async def count(self, query: Query, codebook: Codebook) -> Counted:
-        """Count the registered records for a query.
+        """Count the registered records for a query; if they are registered anew meanwhile, those.
 
         Raises DataError if there are none, if the snapshot is not whole, or if it was registered with another
         codebook or too large a bound on counts; whatever else counting raises may quote records, and so may
@@ -125,50 +135,108 @@ class RegisteredCounter:
             try:
                 id, sums = await self._away(self._count, self.folder, query, codebook)
             except EngineError:
-                self._looked_at = None
+                # Whatever the looks have found so far, the next one finds out for itself.
+                self._findings = _Findings()
                 raise
         return Counted(id, sums)
 
     def _see(self, folder: Path, codebook: str, bound: int) -> None:
-        found = self._stand(folder, codebook, bound)
-        if found is not None and found.fault:
-            # They may just have been registered anew, and what was being read is gone.
-            found = self._stand(folder, codebook, bound)
-        self.standing = found or self.standing
-
-    def _stand(self, folder: Path, codebook: str, bound: int) -> Standing | None:
-        """Return how the records stand, None if that cannot have changed since the last look."""
-        words = ""
         try:
             registration = read_registration(folder)
-            words = registration.words
-            files = map(_state, (folder / FILE, *watched(registration)))
-            looked_at = (registration.snapshot_id, codebook, bound, *files)
-            if looked_at == self._looked_at:
-                return None
-            self._looked_at = None
-            check_use(registration, codebook, bound)
-            check_snapshot(registration)
-            found = Standing(words, newer=newer(registration, _MOST_READ))
-            self._looked_at = looked_at
-            return found
+            found = self._stand(registration, codebook, bound)
+            if found.fault and (later := _registered_since(registration, folder)) is not None:
+                found = self._stand(later, codebook, bound)
         except Exception as error:
-            self._looked_at = None
-            return Standing(words, str(error) if isinstance(error, EngineError) else "they cannot be read")
+            found = Standing(fault=_why(error))
+        self.standing = found
+
+    def _stand(self, registration: Registration, codebook: str, bound: int) -> Standing:
+        # Those of a count that fails in the meantime are others, and do not learn what is found here.
+        findings = self._findings
+        try:
+            check_use(registration, codebook, bound)
+            digest = findings.of(
+                "snapshot",
+                registration,
+                [snapshot_path(registration)],
+                lambda: snapshot_digest(registration),
+            )
+            check_snapshot(registration, digest)
+            source = findings.of(
+                "source",
+                registration,
+                source_files(registration),
+                lambda: source_newer(registration, _MOST_READ),
+            )
+            mapping = findings.of(
+                "mapping", registration, [Path(registration.mapping)], lambda: mapping_newer(registration)
+            )
+        except Exception as error:
+            return Standing(registration.words, _why(error))
+        return Standing(registration.words, newer=source + mapping)
 
     def _count(
         self, folder: Path, query: Query, codebook: Codebook
     ) -> tuple[str, tuple[NDArray[np.int64], ...]]:
+        self.running += 1
+        try:
+            registration = read_registration(folder)
+            try:
+                return self._counted(registration, query, codebook)
+            except DataError:
+                # Registering removes the snapshot before. The peers see from the new id that they have to
+                # begin again, which a failure of the count would keep them from.
+                later = _registered_since(registration, folder)
+                if later is None:
+                    raise
+            return self._counted(later, query, codebook)
+        finally:
+            self.running -= 1
+
+    def _counted(
+        self, registration: Registration, query: Query, codebook: Codebook
+    ) -> tuple[str, tuple[NDArray[np.int64], ...]]:
         # Imported here, for a helper has no records and need not load the table libraries.
         from mpc_engine.silo.tabulate import tabulate
 
-        self.running += 1
-        try:
-            registration = load_registration(folder)
-            check_use(registration, codebook.digest(), self.count_bound)
-            return registration.snapshot_id, tabulate(query, codebook, registration).take()
-        finally:
-            self.running -= 1
+        check_snapshot(registration)
+        check_use(registration, codebook.digest(), self.count_bound)
+        return registration.snapshot_id, tabulate(query, codebook, registration).take()
+
+
+class _Findings:
+    """What was found in the files of a registration, each kept until one of the files it is about changes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, Any]] = {}
+
+    def of(self, name: str, registration: Registration, files: Iterable[Path], find: Callable[[], _T]) -> _T:
+        """Return the finding called `name`; `find` is called if there is none yet of the files as they are.
+
+        A digest "" is not kept: a file that could not be read may be readable the next time.
+        """
+        # Taken before the files are read: what changes meanwhile is seen the next time.
+        about = (registration, *map(_state, files))
+        if name not in self._kept or self._kept[name][0] != about:
+            found = find()
+            if found == "":
+                return found
+            self._kept[name] = (about, found)
+        kept: _T = self._kept[name][1]
+        return kept
+
+
+def _registered_since(registration: Registration, folder: Path) -> Registration | None:
+    """Return what has been registered since `registration` was read, None if it is still the same."""
+    try:
+        found = read_registration(folder)
+    except (EngineError, OSError):
+        return None
+    return None if found.snapshot_id == registration.snapshot_id else found
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, EngineError) else "they cannot be read"
 
 
 def _state(path: Path) -> tuple[int, ...]:

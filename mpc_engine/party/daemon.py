@@ -84,6 +84,7 @@ class Party:
         self.runner.on_failure = self._broken
         self.recovery = Recovery(ledger, self.post, self.situation, journal)
         self.runner.publishing.fetch = self.recovery.fetch
+        self.desk.on_unknown_release = self.recovery.found
         self.sequencer = (
             Sequencer(
                 ledger,
@@ -207,12 +208,12 @@ class Party:
     def _withdrawn(self, request: str) -> None:
         """A request has ended, or is to end, without a release."""
         self.runner.withdraw(request)
-        row = self._ledger.request(request)
-        if row is not None:
-            self.recovery.learn(row.reason, row.detail)
+        self.recovery.learn(request)
 
     def _ended(self, ticket: str, state: str, failure: EngineError | None) -> None:
         self._guarded(self.notices.spread)
+        if state == "SIGNED":
+            self._guarded(self.recovery.accepted)
         if self.sequencer is not None:
             sequencer = self.sequencer
             self._guarded(lambda: sequencer.ended(ticket, state, failure))

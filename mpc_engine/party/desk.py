@@ -8,6 +8,7 @@ that all say the same; but for a release, which a party has when it holds all si
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ from mpc_engine.documents import canonical
 from mpc_engine.errors import (
     EngineError,
     IdempotencyError,
+    LedgerRollbackError,
     PolicyError,
     ProtocolOrderError,
     RateLimitError,
@@ -66,6 +68,8 @@ class Desk:
         self._situation, self._thresholds = situation, thresholds
         self._stop, self._changed = stop, changed
         self._withdrawn: set[str] = set()
+        self.on_unknown_release: Callable[[], None] = lambda: None
+        """Called when a question was answered by a release of which this ledger knows nothing."""
         post.handle({"request": self._passed, "opinion": self._opinion, "settled": self._settled}, {})
 
     # --- from people --------------------------------------------------------------------------------
@@ -227,9 +231,23 @@ class Desk:
                 self.settle(tx, settled)
             return
         self._post.check_sender(sender, sender == SEQUENCER)
-        if settled.state == "RELEASED" and not self._may_serve(settled):
-            return  # if a session of its own answers it, this party says so itself when it holds the release
-        self.settle(tx, settled)
+        if settled.state != "RELEASED" or self._may_serve(settled):
+            self.settle(tx, settled)
+        elif settled.ticket is not None and self._ledger.session(settled.ticket) is None:
+            self._return_unknown(tx, settled)
+        # Else, if a session of its own answers it, this party says so itself when it holds the release.
+
+    def _return_unknown(self, tx: Transaction, settled: Settled) -> None:
+        """End a request whose answer this ledger has no trace of, as after a restored backup."""
+        here = self._situation()
+        words = (
+            f"the ledger of {here.name} lacks the release that answers this; after "
+            "`mpc-engine party recover` at that party ask again, at no cost"
+        )
+        reason = LedgerRollbackError.reason
+        ended = {"state": "RETURNED", "reason": reason, "detail": words, "ticket": None}
+        self.settle(tx, settled.model_copy(update=ended))
+        self._post.afterwards(self.on_unknown_release)
 
     def _may_serve(self, settled: Settled) -> bool:
         """Tell whether a release that is here answers a request that this party approved and would again."""
@@ -237,15 +255,21 @@ class Desk:
         session = None if settled.ticket is None else self._ledger.session(settled.ticket)
         if row is None or session is None or self._ledger.receipt(session.ticket) is None:
             return False
-        first = self._ledger.request(session.request)
-        if first is None:
-            return False
         try:
             self.check_wanted(row.id)
         except EngineError:
             return False
-        asked, answered = submission_of(row.body), submission_of(first.body)
-        return asked.query == answered.query and asked.codebook == answered.codebook
+        asked = submission_of(row.body)
+        first, release = self._ledger.request(session.request), self._ledger.release(session.ticket)
+        if first is not None:
+            answered = submission_of(first.body)
+            return asked.query == answered.query and asked.codebook == answered.codebook
+        # Its request was lost with a ledger; release and receipt have come back from a peer.
+        if release is None:
+            return False
+        stored = json.loads(release)
+        same = canonical(asked.query) == canonical(stored["query"])
+        return same and asked.codebook == stored["digests"]["codebook"]
 
     # --- within -------------------------------------------------------------------------------------
 

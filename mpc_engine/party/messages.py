@@ -255,14 +255,19 @@ class Amounts(Document):
 
 
 class StoredRelease(Document):
-    """A release that was made before and answers the same question again, at no cost."""
+    """A release that was made before and answers the same question again, at no cost.
+
+    ``released`` is when the one who is told got it first, None for an analyst who did not have it before.
+    """
 
     ticket: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    released: Time
+    released: Time | None = None
 
     @property
     def words(self) -> str:
         """The release as people tell it from others."""
+        if self.released is None:
+            return f"an earlier release, {self.ticket[:8]}"
         return f"the release of {self.ticket[:8]} on {self.released[:10]}"
 
 
@@ -272,7 +277,8 @@ class Status(Document):
     ``reason`` is a reason of the catalogue of errors where the request was returned or rejected, ``detail``
     and ``next_step`` say it in words. ``waiting_for`` says in words what must happen next. ``times`` tells by
     state when it was reached. ``served_from`` is the earlier release that answered it at no cost; while it is
-    not answered, the one that would if nothing changes, and ``cost`` is what it costs otherwise.
+    not answered, the one that would if nothing changes, and ``cost`` is what it costs otherwise. Of a request
+    that has ended, with or without an answer, ``cost`` is what was debited for it.
     """
 
     id: RequestId
@@ -352,7 +358,7 @@ class PlanOutline(Document):
 
 
 class Remaining(Document):
-    """What is left of a party's budgets; None where the party keeps none, as a helper does."""
+    """What is left of a party's budgets; None where it keeps none, as a helper does, or does not tell."""
 
     dataset: Amounts | None = None
     project: Amounts | None = None

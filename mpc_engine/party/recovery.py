@@ -49,7 +49,7 @@ from mpc_engine.transport.control import Commit
 
 SPENT = ("COMMITTED", "PATTERN", "OPENED", "SIGNED", "RELEASED", "LOST", "ADOPTED")
 BEHIND, RECOVERED = "behind", "recovered"
-"""Notes in the audit chain: peers have seen more of this ledger than there is; all took up its new head."""
+"""Notes in the audit chain: peers have seen more of this ledger than there is; none of them does any more."""
 
 
 def is_behind(reading: Reading) -> bool:
@@ -69,7 +69,7 @@ class Recovery:
         self._told: dict[int, list[str]] = {}
         self._one = asyncio.Lock()
         self.behind = is_behind(ledger)
-        """Whether no session can be run before `recover` has been answered by all peers."""
+        """Whether peers have seen more of this ledger than there is, as far as is known."""
         post.handle(
             {},
             {
@@ -81,14 +81,31 @@ class Recovery:
             },
         )
 
-    def learn(self, reason: str, words: str) -> None:
-        """Note it, durably, if a request was returned because this ledger is older than one that was seen."""
-        if self.behind or not rolled_back(reason, words, self._situation().name):
+    def learn(self, request: str) -> None:
+        """Note it if a request was returned because this ledger is older than one that was seen.
+
+        A session must have been tried here: a peer's words alone, about one that never was, are nothing.
+        """
+        row, tried = self._ledger.request(request), bool(self._ledger.sessions_of(request))
+        if row is not None and tried and rolled_back(row.reason, row.detail, self._situation().name):
+            self.found()
+
+    def found(self) -> None:
+        """Note, durably, that this ledger lacks what peers have seen. Raises LedgerWriteError."""
+        if self.behind:
             return
-        self.behind = True
-        self._journal("ledger.behind")
         with self._post.transaction() as tx:
             tx.note(BEHIND, {})
+        self.behind = True
+        self._journal("ledger.behind")
+
+    def accepted(self) -> None:
+        """Note that all peers have taken up this ledger as it is, as they do in a session that releases."""
+        if not self.behind:
+            return
+        with self._post.transaction() as tx:
+            tx.note(RECOVERED, {})
+        self.behind = False
 
     async def recover(self, timeout_s: float = 30.0) -> dict[str, Any]:
         """Adopt what the peers witnessed; return what was adopted, who answered and who did not."""
@@ -110,10 +127,8 @@ class Recovery:
             tickets[peer] = _digest([debit.ticket for debit in debits])
             await self._restore(peer, [debit.ticket for debit in debits if debit.released], timeout_s)
             answered.append(peer)
-        if self.behind and not missing:
-            with self._post.transaction() as tx:
-                tx.note(RECOVERED, {})
-            self.behind = False
+        if not missing:
+            self.accepted()
         head = self._ledger.head()
         for peer in answered:
             self._post.say(peer, Recovered(entries=head.seq, hash=head.hash.hex(), tickets=tickets[peer]))

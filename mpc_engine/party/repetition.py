@@ -33,13 +33,24 @@ def answered_by(reading: Reading, proposal: Proposal, known: Known | None) -> St
     return None if ticket is None else stored_release(reading, ticket)
 
 
-def has(reading: Reading, cards: Collection[str], stored: StoredRelease) -> bool:
-    """Tell whether a request of the analyst with these cards, by fingerprint, was answered by a release."""
-    return any(
-        row.ticket == stored.ticket
+def known_to(
+    reading: Reading, cards: Collection[str], stored: StoredRelease, row: RequestRow | None = None
+) -> StoredRelease:
+    """Return a release as the analyst with these cards, by fingerprint, may be told of it.
+
+    At a request ``row``, if one is given, the analyst's other requests before it count.
+    ``released`` is when an earlier request of that analyst was answered by it, None if none was: when it was
+    made for another analyst is nobody else's business.
+    """
+    until = None if row is None or row.state in OPEN_REQUEST else row.changed
+    had = [
+        each.changed
         for card in cards
-        for row in reading.requests(states=("RELEASED",), analyst=card)
-    )
+        for each in reading.requests(states=("RELEASED",), analyst=card)
+        if each.ticket == stored.ticket and (row is None or each.id != row.id)
+        if until is None or each.changed <= until
+    ]
+    return StoredRelease(ticket=stored.ticket, released=min(had, default=None))
 
 
 def earlier_of(reading: Reading, row: RequestRow, stored: StoredRelease | None) -> list[Earlier]:
@@ -88,7 +99,6 @@ def settled(reading: Reading, row: RequestRow, stored: StoredRelease | None, cha
     if stored is None:
         return ""
     return (
-        f"Answered already: it would be served from the stored release, {stored.ticket[:8]} of "
-        f"{stored.released[:10]}, at no cost. If records, a least k or the roster change before that, it is "
-        f"another question and costs {charge.words}."
+        f"Answered already: it would be served from {stored.words}, at no cost. If records, a least k or the "
+        f"roster change before that, it is another question and costs {charge.words}."
     )

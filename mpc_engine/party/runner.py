@@ -17,8 +17,10 @@ from mpc_engine.errors import (
     DocumentError,
     EngineError,
     LedgerBrokenError,
+    LedgerRollbackError,
     LocalComputeError,
     PeerError,
+    QuestionBusyError,
     RequestStateError,
     SessionTimeoutError,
     SnapshotMismatchError,
@@ -147,15 +149,24 @@ class Runner:
         proposal = here.proposal(query, submission.codebook)
         plan = agreed_plan(proposal, {**self._thresholds(), here.name: here.policy.least_threshold})
         limits = here.limits(row.analyst, row.analyst_name, row.project)
-        with self._post.transaction() as tx:
-            tx.reserve(
-                begin.ticket,
-                request=row.id,
-                question=begin.question,
-                charge=charge_of(plan.guarantee),
-                scopes=[limit.scope for limit in limits],
-                limits=limits,
-            )
+        try:
+            with self._post.transaction() as tx:
+                tx.reserve(
+                    begin.ticket,
+                    request=row.id,
+                    question=begin.question,
+                    charge=charge_of(plan.guarantee),
+                    scopes=[limit.scope for limit in limits],
+                    limits=limits,
+                )
+        except QuestionBusyError:
+            if here.number != SEQUENCER and self._ledger.released_for(begin.question) is not None:
+                # The sequencer begins no session for a question whose release it has.
+                raise LedgerRollbackError(
+                    f"the ledger of {here.names[SEQUENCER]} lacks the release of this question, which "
+                    f"{here.name} has"
+                ) from None
+            raise
         reach("reserved")
         self._journal("session.reserved", ticket=begin.ticket, request=row.id)
         self._unlinked.add(begin.ticket)

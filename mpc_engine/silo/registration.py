@@ -95,11 +95,19 @@ def read_registration(state_dir: str | Path) -> Registration:
     return load_json(path, Registration)
 
 
-def check_snapshot(registration: Registration) -> None:
-    """Raise :class:`~mpc_engine.errors.DataError` unless the snapshot is whole and as it was registered."""
-    snapshot = snapshot_path(registration)
-    if sha256(snapshot) not in {registration.snapshot_sha256} - {""}:
-        raise DataError(f"{snapshot}: is missing or was altered; register again")
+def check_snapshot(registration: Registration, digest: str | None = None) -> None:
+    """Raise :class:`~mpc_engine.errors.DataError` unless the snapshot is whole and as it was registered.
+
+    ``digest`` is what :func:`snapshot_digest` returned; without it the snapshot is read.
+    """
+    found = snapshot_digest(registration) if digest is None else digest
+    if found not in {registration.snapshot_sha256} - {""}:
+        raise DataError(f"{snapshot_path(registration)}: is missing or was altered; register again")
+
+
+def snapshot_digest(registration: Registration) -> str:
+    """Return the SHA-256 of the registration's snapshot as it lies there, "" if it cannot be read."""
+    return sha256(snapshot_path(registration))
 
 
 def check_use(registration: Registration, codebook: str, count_bound: int) -> None:
@@ -121,11 +129,10 @@ def snapshot_path(registration: Registration) -> Path:
     return Path(registration.origin).parent / registration.snapshot
 
 
-def watched(registration: Registration) -> tuple[Path, ...]:
-    """Return the files on which depends what this module says of a registration."""
+def source_files(registration: Registration) -> tuple[Path, ...]:
+    """Return the files on which :func:`source_newer` depends; none for a table of a database server."""
     source = registration.source_file
-    sources = (Path(source), *change_logs(Path(source))) if source else ()
-    return (snapshot_path(registration), Path(registration.mapping), *sources)
+    return (Path(source), *change_logs(Path(source))) if source else ()
 
 
 def change_logs(database: Path) -> tuple[Path, Path]:
@@ -134,12 +141,22 @@ def change_logs(database: Path) -> tuple[Path, Path]:
 
 
 def newer(registration: Registration, most_bytes: int | None = None) -> tuple[Newer, ...]:
-    """Return what has changed, or gone, since the snapshot was made.
+    """Return what has changed, or gone, since the snapshot was made: the source, the mapping, or both."""
+    return source_newer(registration, most_bytes) + mapping_newer(registration)
 
-    The source is read only if its size is as registered and its time is not; if it then is longer than
+
+def source_newer(registration: Registration, most_bytes: int | None = None) -> tuple[Newer, ...]:
+    """Return whether the source has changed, or gone, since the snapshot was made; () if not.
+
+    It is read only if its size is as registered and its time is not; if it then is longer than
     ``most_bytes`` its time alone decides. Of a table of a database server nothing is said.
     """
-    return tuple([*_source_newer(registration, most_bytes), *_mapping_newer(registration)])
+    return tuple(_source_newer(registration, most_bytes))
+
+
+def mapping_newer(registration: Registration) -> tuple[Newer, ...]:
+    """Return whether what the mapping says has changed, or its file gone; () if not."""
+    return tuple(_mapping_newer(registration))
 
 
 def _source_newer(registration: Registration, most_bytes: int | None) -> Iterator[Newer]:

@@ -12,6 +12,7 @@ import pytest
 
 from mpc_engine.cli import main, query, simulate
 from mpc_engine.client import connect
+from mpc_engine.party.messages import StoredRelease
 from mpc_engine.scenario.simulate import Simulated
 from tests.cli.conftest import Run
 from tests.client.fakes import Study, running
@@ -89,6 +90,25 @@ def test_a_raised_threshold_is_pointed_out(run: Run, party: Study) -> None:
     assert shown.status == 0
     text = " ".join(Path("low/explanation.txt").read_text().split())
     assert "The query asked for k = 3; the parties' policies made it 5." in text
+
+
+def test_what_was_debited_without_an_answer_is_told_alike(run: Run, party: Study) -> None:
+    party.desk.auto = False
+    lost = submit(run, "one")
+    party.desk.move(lost, "RETURNED", reason="PUBLICATION_ABORT")
+    assert "cost: ε = 1" in run("query", "status", lost).out
+    assert re.search(rf"{lost[:8]} .*ε = 1", run("query", "list").out)
+    plain = submit(run, "two", other("other.toml", 'epsilon = "1"', 'epsilon = "0.5"'))
+    party.desk.move(plain, "RETURNED", reason="MISMATCH_ENGINE", spent=False)
+    assert "cost: nothing" in run("query", "status", plain).out
+    assert re.search(rf"{plain[:8]} .*nothing", run("query", "list").out)
+
+
+def test_a_release_that_somebody_else_had_has_no_date() -> None:
+    unknown = StoredRelease(ticket="ab" * 16)
+    assert unknown.words == "an earlier release, abababab"
+    dated = StoredRelease(ticket="ab" * 16, released="2026-11-01T12:00:00Z")
+    assert dated.words == "the release of abababab on 2026-11-01"
 
 
 # --- folders ------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ class Held:
     reason: str = ""
     detail: str = ""
     progress: Progress | None = None
+    spent: bool = True
+    """Whether ending without an answer has cost something."""
     decisions: dict[str, Decided] = field(default_factory=dict)
     times: dict[State, str] = field(default_factory=lambda: {"SUBMITTED": TIME})
 
@@ -239,7 +241,8 @@ class FakeDesk:
     def _status(self, analyst: str, request: str) -> Status:
         held = self._mine(analyst, request)
         released, served = held.state == "RELEASED", self._served_from(request)
-        charge = NOTHING if released and served else charge_of(self.plan(held.query).guarantee)
+        free = (released and served) or not held.spent
+        charge = NOTHING if free else charge_of(self.plan(held.query).guarantee)
         return Status(
             id=request,
             state=held.state,

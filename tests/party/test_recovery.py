@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
-from mpc_engine.errors import LedgerRollbackError
+import pytest
+
+from mpc_engine.errors import LedgerRollbackError, LedgerWriteError
+from mpc_engine.party.lines import Opinion
 from mpc_engine.party.recovery import BEHIND, is_behind
+from mpc_engine.party.situation import Deadlines
 from mpc_engine.party.witnessing import rolled_back
-from tests.party.household import Household, crosstab
+from tests.party.household import Household, crosstab, with_policy
+
+QUICK = Deadlines(connect_s=20, round_s=10, session_s=60, pause_s=0.05)
 
 
 def behind(house: Household) -> list[int]:
@@ -64,6 +71,91 @@ def test_a_restored_backup_is_refused_until_it_has_recovered() -> None:
     asyncio.run(scenario())
 
 
+async def connected(house: Household) -> None:
+    """Wait until all know what the others publish."""
+    async with asyncio.timeout(60):
+        while any(party.notices.known() is None for party in house.parties.values()):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("restored", [1, 2])
+def test_a_question_answered_after_the_backup_shows_that_the_ledger_is_behind(restored: int) -> None:
+    """No session on it goes as far as the ledgers' chains: a peer has the release, and this party has not."""
+
+    async def scenario() -> None:
+        async with Household(deadlines=QUICK) as house:
+            zero = await house.until((await house.submit(crosstab("2"), key="zero")).id)
+            await house.settled(zero.ticket or "")
+            backup = house.ledgers[restored].image()
+            first = await house.until((await house.submit(key="one")).id)
+            await house.settled(first.ticket or "")
+            await house.kill(restored)
+            party = await house.revive(restored, backup)
+            await connected(house)
+            again = await house.submit(key="again", number=restored)
+            ended = await house.until(again.id, "RETURNED", restored)
+            assert ended.reason == LedgerRollbackError.reason
+            assert behind(house) == [restored]
+            answer = await party.operator.handle("recover", {})
+            assert len(answer["adopted"]) == 1 and behind(house) == []
+            served = await house.until((await house.submit(key="after", number=restored)).id, number=restored)
+            assert served.ticket == first.ticket
+            assert {house.spent(number) for number in house.parties} == {3 * 10**6}
+
+    asyncio.run(scenario())
+
+
+def test_made_up_words_of_a_peer_make_nobody_doubt_a_ledger() -> None:
+    async def scenario() -> None:
+        policies = {3: with_policy(approval="manual")}
+        async with Household(deadlines=QUICK, policies=policies) as house:
+            one = await house.submit(key="one")
+            while (row := house.ledgers[3].request(one.id)) is None:
+                await asyncio.sleep(0.01)
+            liar = house.parties[3]
+            opinion = Opinion(
+                request=one.id,
+                digest=row.digest,
+                party="party3",
+                verdict="returned",
+                reason=LedgerRollbackError.reason,
+                detail="the ledger of party1 has 1 entries; the ledger of party2 has 1 entries",
+            )
+            with liar.post.transaction() as tx:
+                liar.post.post(tx, 1, opinion.signed(liar.situation().identity.signing))
+            await house.until(one.id, "RETURNED", 2)
+            assert behind(house) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_release_of_all_shows_that_nobody_doubts_a_ledger() -> None:
+    async def scenario() -> None:
+        async with Household(deadlines=QUICK) as house:
+            house.parties[2].recovery.found()
+            first = await house.until((await house.submit(key="one")).id)
+            await house.settled(first.ticket or "")
+            assert behind(house) == [] and not is_behind(house.ledgers[2])
+
+    asyncio.run(scenario())
+
+
+def test_what_could_not_be_written_is_noted_the_next_time() -> None:
+    async def scenario() -> None:
+        async with Household(deadlines=QUICK) as house:
+            recovery = house.parties[2].recovery
+            full = mock.patch.object(
+                house.parties[2].post, "transaction", side_effect=LedgerWriteError("full")
+            )
+            with full, pytest.raises(LedgerWriteError):
+                recovery.found()
+            assert not recovery.behind
+            recovery.found()
+            assert recovery.behind and is_behind(house.ledgers[2])
+
+    asyncio.run(scenario())
+
+
 def test_a_rollback_is_of_the_party_that_it_names() -> None:
     words = "party 3 ended the session: us: the ledger of us-2 has 35 entries; us has seen 41"
     assert rolled_back("LEDGER_ROLLBACK", words, "us-2")
@@ -76,7 +168,7 @@ def test_a_peer_that_did_not_answer_leaves_it_to_be_recovered_again() -> None:
     async def scenario() -> None:
         async with Household() as house:
             party = house.parties[2]
-            party.recovery.learn("LEDGER_ROLLBACK", "the ledger of party2 has 1 entries; party1 has seen 2")
+            party.recovery.found()
             await house.kill(3)
             answer = await party.recovery.recover(timeout_s=0.2)
             assert answer["missing"] == ["party3"] and party.recovery.behind

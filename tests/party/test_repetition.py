@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from mpc_engine.identity import Analyst, throwaway_identity
+from mpc_engine.identity import Analyst, Terms, throwaway_identity
+from mpc_engine.ledger.rows import SessionState
 from mpc_engine.party.messages import CostAnswer, Status
 from mpc_engine.party.situation import Situation
 from mpc_engine.statistics.query import Query
@@ -78,7 +79,7 @@ def test_everybody_is_told_that_the_same_question_is_served_at_no_cost() -> None
         two = await house.submit(key="two")
         assert two.served_from == before and two.cost.micro_epsilon == 10**6
         said = await shown(house, two)
-        assert "Answered already: it would be served from the stored release" in said
+        assert f"Answered already: it would be served from {before.words}" in said
         assert "at no cost" in said and "afterwards" not in said and "average" not in said
         second = await approved(house, two)
         assert second.served_from == before and second.cost.micro_epsilon == 0
@@ -136,23 +137,101 @@ def test_what_another_analyst_was_answered_nobody_is_told_before_all_have_approv
         assert "Answered already" in await shown(house, status)
         served = await approved(house, status)
         assert served.served_from is not None and served.cost.micro_epsilon == 0
-        assert (await cost(house, crosstab())).served_from == served.served_from
+        assert served.served_from.released is None  # when it was made for alice bob is not told
+        assert "an earlier release" in served.served_from.words
+        again = (await cost(house, crosstab())).served_from
+        assert again is not None and again.ticket == served.served_from.ticket
+        assert again.released == served.times["RELEASED"]
+        assert (await house.submit(key="once more")).served_from == again
 
     play(scenario)
+
+
+def test_of_two_open_requests_the_other_is_told_that_it_will_be_served() -> None:
+    async def scenario(house: Household) -> None:
+        one, two = await house.submit(key="one"), await house.submit(key="two")
+        done = await approved(house, one)
+        told = (await house.status(two.id)).served_from
+        assert told is not None and told.released == done.times["RELEASED"]
+
+    play(scenario)
+
+
+def test_a_request_that_has_ended_costs_what_was_debited() -> None:
+    async def scenario(house: Household) -> None:
+        declined = await house.submit(key="declined")
+        assert declined.cost.micro_epsilon == 10**6
+        await seen(house, declined)
+        await house.parties[2].operator.handle(
+            "reject", {"id": declined.id, "operator": "op", "reason": "no"}
+        )
+        assert (await house.until(declined.id, "REJECTED")).cost.micro_epsilon == 0
+        taken = await house.submit(crosstab("2"), key="taken back")
+        await house.call(1, "Withdraw", id=taken.id)
+        assert (await house.status(taken.id)).cost.micro_epsilon == 0
+        # A party that cannot publish what it has debited gives the request back, and the debit stays.
+        lost = await approved(house, await house.submit(crosstab("3"), key="lost"))
+        answers, ledger = house.parties[1].answers, house.ledgers[1]
+        row, sessions = ledger.request(lost.id), ledger.sessions_of(lost.id)
+        assert row is not None
+        returned = replace(row, state="RETURNED", ticket=None)
+        ends: dict[SessionState, int] = {"LOST": 3, "ADOPTED": 3, "ABORTED": 0, "COMPUTING": 0}
+        for state, spent in ends.items():
+            attempts = [replace(each, state=state) for each in sessions]
+            assert answers._charge(returned, attempts).micro_epsilon == spent * 10**6
+
+    play(scenario)
+
+
+def test_the_own_verdict_counts_the_project_among_all_others() -> None:
+    budget = {"epsilon": "100", "delta": "0.1", "per_analyst": "100", "other_projects": "1"}
+
+    async def scenario() -> None:
+        async with Household(policies={1: with_policy(budget=budget)}) as house:
+            await house.until((await house.submit(key="one")).id)
+            told = await cost(house, crosstab(by=("stage",)))
+            project = told.remaining["party1"].project
+            assert project is not None and project.micro_epsilon == 0
+            assert "not enough budget is left (project: ε = 0" in told.verdicts["party1"]
+            ended = await house.until((await house.submit(crosstab(by=("stage",)), key="two")).id, "RETURNED")
+            assert "project" in ended.detail
+
+    asyncio.run(scenario())
 
 
 def test_who_is_not_enrolled_elsewhere_is_told_so_beforehand() -> None:
     async def scenario(house: Household) -> None:
         said = (await cost(house, crosstab())).verdicts
         assert said["party1"] == "would be approved automatically"
-        assert said["party2"] == "needs an operator"
+        assert said["party2"].startswith("needs an operator if it has enrolled you for this")
         house.parties[2].reload(replace(house.situation(2), analysts={}))
         async with asyncio.timeout(60):
-            while (said := (await cost(house, crosstab())).verdicts)["party2"] == "needs an operator":
+            while (said := (await cost(house, crosstab())).verdicts)["party2"].startswith("needs"):
                 await asyncio.sleep(0.01)
         assert said["party2"] == "would be refused: it has not enrolled you"
-        assert said["party3"] == "would be approved automatically, as far as published"
+        assert said["party3"].startswith("would be approved automatically if no enrolment there limits you")
         ended = await house.until((await house.submit()).id, "REJECTED")
         assert "party2" in ended.detail and "enrolled" in ended.detail
 
     play(scenario)
+
+
+def test_a_namesake_elsewhere_is_not_taken_for_the_analyst() -> None:
+    other = throwaway_identity("alice", role="analyst")
+
+    class Namesake(Household):
+        def situation(self, number: int) -> Situation:
+            here = super().situation(number)
+            enrolled = {other.card.fingerprint: Analyst("alice", (other.card,), Terms(budget="7"))}
+            return replace(here, analysts=enrolled) if number == 2 else here
+
+    async def scenario() -> None:
+        async with Namesake() as house:
+            told = await cost(house, crosstab())
+            assert told.remaining["party2"].analyst is None
+            assert told.verdicts["party2"].startswith(
+                "would be approved automatically if it has enrolled you"
+            )
+            await house.until((await house.submit()).id, "REJECTED")
+
+    asyncio.run(scenario())
