@@ -233,12 +233,17 @@ class Desk:
         self._post.check_sender(sender, sender == SEQUENCER)
         if settled.state != "RELEASED" or self._may_serve(settled):
             self.settle(tx, settled)
-        elif settled.ticket is not None and self._ledger.session(settled.ticket) is None:
+        elif settled.ticket is not None and self._lacks(settled.ticket):
             self._return_unknown(tx, settled)
         # Else, if a session of its own answers it, this party says so itself when it holds the release.
 
+    def _lacks(self, ticket: str) -> bool:
+        """Tell whether no session of this party's own can bring a release, as after a restored backup."""
+        session = self._ledger.session(ticket)
+        return session is None or (session.state == "ADOPTED" and self._ledger.receipt(ticket) is None)
+
     def _return_unknown(self, tx: Transaction, settled: Settled) -> None:
-        """End a request whose answer this ledger has no trace of, as after a restored backup."""
+        """End a request whose answer this ledger lacks."""
         here = self._situation()
         words = (
             f"the ledger of {here.name} lacks the release that answers this; after "

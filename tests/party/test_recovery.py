@@ -9,7 +9,7 @@ import pytest
 
 from mpc_engine.errors import LedgerRollbackError, LedgerWriteError
 from mpc_engine.party.lines import Opinion
-from mpc_engine.party.recovery import BEHIND, is_behind
+from mpc_engine.party.recovery import BEHIND, Recovery, is_behind
 from mpc_engine.party.situation import Deadlines
 from mpc_engine.party.witnessing import rolled_back
 from tests.party.household import Household, crosstab, with_policy
@@ -101,6 +101,30 @@ def test_a_question_answered_after_the_backup_shows_that_the_ledger_is_behind(re
             served = await house.until((await house.submit(key="after", number=restored)).id, number=restored)
             assert served.ticket == first.ticket
             assert {house.spent(number) for number in house.parties} == {3 * 10**6}
+
+    asyncio.run(scenario())
+
+
+def test_a_release_that_no_peer_gave_back_leaves_no_request_waiting() -> None:
+    """Its debit was adopted, so that there is a session; it will never bring the release by itself."""
+
+    async def scenario() -> None:
+        async with Household(deadlines=QUICK) as house:
+            backup = house.ledgers[2].image()
+            first = await house.until((await house.submit(key="one")).id)
+            await house.settled(first.ticket or "")
+            await house.kill(2)
+            party = await house.revive(2, backup)
+            await connected(house)
+            with mock.patch.object(Recovery, "_restore"):
+                answer = await party.operator.handle("recover", {})
+            assert len(answer["adopted"]) == 1
+            again = await house.submit(key="again", number=2)
+            ended = await house.until(again.id, "RETURNED", 2)
+            assert ended.reason == LedgerRollbackError.reason and behind(house) == [2]
+            await party.operator.handle("recover", {})
+            served = await house.until((await house.submit(key="after", number=2)).id, number=2)
+            assert served.ticket == first.ticket and behind(house) == []
 
     asyncio.run(scenario())
 
