@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpc_engine.cli import main
+from tests.client.fakes import Study, running
 from tests.party.machines import CODEBOOK, MAPPING, QUERY, ROWS
 
 
@@ -69,3 +70,11 @@ def study(tmp_path: Path) -> Path:
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return tmp_path
+
+
+@pytest.fixture
+def party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
+    """A running party; the analyst works in the folder of the profile."""
+    monkeypatch.chdir(tmp_path)
+    with running(tmp_path) as study:
+        yield study

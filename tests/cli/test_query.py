@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpc_engine.cli import main, query
 from mpc_engine.party.messages import Decided, Progress
 from tests.cli.conftest import Run
-from tests.client.fakes import TIME, Study, running
+from tests.client.fakes import TIME, Study
 from tests.scenario.studies import write_scenario
-
-
-@pytest.fixture
-def party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
-    """A running party; the analyst works in the folder of the profile."""
-    if not any(group.name == "query" for group in main.cli.registered_groups):
-        main.cli.add_typer(query.commands, name="query")
-    monkeypatch.chdir(tmp_path)
-    with running(tmp_path) as study:
-        yield study
 
 
 def test_the_whole_way_by_hand(run: Run, party: Study) -> None:

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpc_engine.cli import main, query, simulate
+from mpc_engine.cli import simulate
 from mpc_engine.client import connect
 from mpc_engine.party.messages import StoredRelease
 from mpc_engine.scenario.simulate import Simulated
 from tests.cli.conftest import Run
-from tests.client.fakes import Study, running
+from tests.client.fakes import Study
 from tests.party.nursery import ROOT
 from tests.scenario.studies import write_scenario
-
-
-@pytest.fixture
-def party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
-    """A running party; the analyst works in the folder of the profile."""
-    if not any(group.name == "query" for group in main.cli.registered_groups):
-        main.cli.add_typer(query.commands, name="query")
-    monkeypatch.chdir(tmp_path)
-    with running(tmp_path) as study:
-        yield study
 
 
 def submit(run: Run, key: str, document: str = "query.toml") -> str:
