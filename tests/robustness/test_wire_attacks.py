@@ -39,9 +39,11 @@ EVE = "eve"
 """The analyst who attacks; the trial's own goes on working."""
 REFUSED = {"RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "RESET", "CLOSED"}
 """What the caller of a message that is too large sees: a code, or that its stream or connection is ended."""
-ENDED = {LINE_METHOD: {"OK"}, SESSION_METHOD: {"HELD"}}
-"""What may come first: the helper, in whose name this calls, dials again, and its new line takes the place of
-this one; and a session's stream is not read before that session is opened here."""
+DISPLACED = "OK"
+"""How a line may end before it is refused: the helper, in whose name this calls, dials again, and its new line
+takes the place of this one."""
+SOON_S = 15.0
+"""Within this a refusal has come, on a machine that is busy with other tests too; alone it takes half a second."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 
@@ -138,27 +140,28 @@ def test_messages_of_a_gibibyte(services: Services) -> None:
             call = _call(services, port, method)
             zeros = bytes(MIB)
             parts = iter([http2.message(b"", claimed=GIB), *(zeros for _ in range(GIB // MIB))])
-            code = call.pour(parts, patience_s=0.5)
+            # A session's stream is not read before that session is opened here: it holds one window.
+            code = call.pour(parts, patience_s=1.0 if method == SESSION_METHOD else SOON_S)
             call.close()
             print(port, method, code, f"{call.sent / MIB:.1f} MiB sent")
-            assert code in REFUSED | ENDED.get(method, set())
+            assert code in REFUSED | {LINE_METHOD: {DISPLACED}, SESSION_METHOD: {"HELD"}}.get(method, set())
 
 
 def test_a_bomb_of_gzip(services: Services) -> None:
     with measured(services, "gzip bombs"):
         for port, method in CALLS:
             call = _call(services, port, method, ("grpc-encoding", "gzip"))
-            code = call.pour(_bomb(), patience_s=0.5)
+            code = call.pour(_bomb(), patience_s=SOON_S)
             call.close()
             print(port, method, code)
-            assert code in REFUSED | ENDED.get(method, set())
+            assert code in REFUSED
 
 
 def test_a_megabyte_of_metadata(services: Services) -> None:
     with measured(services, "1 MB of metadata"):
         for port, method in CALLS:
             call = _call(services, port, method, ("x", "y" * 1_000_000))
-            code = call.pour([http2.message(b"{}")], patience_s=1.0)
+            code = call.pour([http2.message(b"{}")], patience_s=SOON_S)
             call.close()
             print(port, method, code)
             assert code in REFUSED
@@ -169,11 +172,13 @@ def test_a_million_empty_messages(services: Services) -> None:
     with measured(services, "3 × 10^6 empty messages"):
         for port, method in CALLS:
             sent, codes = 0, Counter[str]()
-            until_s = time.monotonic() + 20
+            patience_s = 0.3 if method == SESSION_METHOD else SOON_S
+            until_s = time.monotonic() + 60
             # A call that ends is begun again until all have been sent; a stream that is held takes no more.
             while sent < 10**6 and not codes["HELD"] and time.monotonic() < until_s:
                 call = _call(services, port, method)
-                codes[call.pour((empty for _ in range(1 + (10**6 - sent) // 10_000)), patience_s=0.3)] += 1
+                batches = (empty for _ in range(1 + (10**6 - sent) // 10_000))
+                codes[call.pour(batches, patience_s=patience_s)] += 1
                 sent += call.sent // 5
                 call.close()
             print(port, method, sent, dict(codes))
