@@ -24,8 +24,8 @@ from mpc_engine.party.messages import (
     Statuses,
     Submitted,
     WaitFor,
-    make_submission,
 )
+from mpc_engine.party.submission import make_submission
 from mpc_engine.release.plan import Member
 from mpc_engine.statistics.query import Query
 from mpc_engine.transport.analyst_channel import AnalystChannel

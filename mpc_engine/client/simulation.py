@@ -36,14 +36,13 @@ from mpc_engine.party.messages import (
     Status,
     StoredRelease,
     Submitted,
-    question_digest,
-    request_id,
     timestamp,
 )
 from mpc_engine.party.policy import PolicyDocument
 from mpc_engine.party.proposal import propose
 from mpc_engine.party.published import published
 from mpc_engine.party.source import source_digest
+from mpc_engine.party.submission import question_digest, request_id
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.scenario.document import Scenario
 from mpc_engine.scenario.simulate import simulate

@@ -40,10 +40,11 @@ from mpc_engine.ledger.rows import HOLDING, PUBLISHING
 from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.party.counting import RegisteredCounter
 from mpc_engine.party.daemon import Party
-from mpc_engine.party.messages import Status, make_submission
+from mpc_engine.party.messages import Status
 from mpc_engine.party.policy import Policy, PolicyDocument
 from mpc_engine.party.roster import Directory
 from mpc_engine.party.situation import Deadlines, Situation
+from mpc_engine.party.submission import make_submission
 from mpc_engine.release.plan import Member
 from mpc_engine.runtime.switchboard import Switchboard
 from mpc_engine.scenario import document

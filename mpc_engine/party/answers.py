@@ -39,7 +39,6 @@ from mpc_engine.party.messages import (
     Status,
     Statuses,
     StoredRelease,
-    Submission,
     Submitted,
     WaitFor,
 )
@@ -49,6 +48,7 @@ from mpc_engine.party.proposal import Proposal
 from mpc_engine.party.repetition import answered_by, known_to
 from mpc_engine.party.runner import Runner
 from mpc_engine.party.situation import Situation
+from mpc_engine.party.submission import Submission
 from mpc_engine.party.verdicts import Asked, own_remaining, own_verdict, remaining, verdict
 from mpc_engine.runtime.switchboard import Switchboard
 

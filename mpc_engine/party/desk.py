@@ -29,9 +29,9 @@ from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party.encoding import read_message
 from mpc_engine.party.judgement import Judgement
 from mpc_engine.party.lines import Opinion, Passed, Settled
-from mpc_engine.party.messages import Submission
 from mpc_engine.party.post import Post
 from mpc_engine.party.situation import Situation
+from mpc_engine.party.submission import Submission
 
 SEQUENCER = 1
 """The party that puts sessions in order; it always computes, and is connected with everybody."""

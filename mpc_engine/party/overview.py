@@ -16,7 +16,8 @@ from mpc_engine.errors import DocumentError
 from mpc_engine.ledger.charge import Charge, Limit
 from mpc_engine.ledger.reading import Reading
 from mpc_engine.ledger.rows import OPEN_REQUEST, RequestRow
-from mpc_engine.party.messages import StoredRelease, Submission
+from mpc_engine.party.messages import StoredRelease
+from mpc_engine.party.submission import Submission
 from mpc_engine.statistics.query import Query
 
 

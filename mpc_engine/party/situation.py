@@ -18,12 +18,12 @@ from mpc_engine.ledger.charge import Limit
 from mpc_engine.party.account import limits
 from mpc_engine.party.book import Credentials
 from mpc_engine.party.judgement import Judgement, judge
-from mpc_engine.party.messages import Submission
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import Proposal, propose
 from mpc_engine.party.published import policy_digest, published
 from mpc_engine.party.roster import Directory
 from mpc_engine.party.source import source_digest
+from mpc_engine.party.submission import Submission
 from mpc_engine.statistics.query import Query
 
 

@@ -16,8 +16,8 @@ from mpc_engine.identity import throwaway_identity
 from mpc_engine.ledger.charge import Charge, Scope
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.party.control import SOCKET_NAME, ControlServer
-from mpc_engine.party.messages import Submission, make_submission
 from mpc_engine.party.overview import Summary
+from mpc_engine.party.submission import Submission, make_submission
 from tests.party.machines import CODEBOOK
 from tests.party.questions import COUNT, CROSSTAB, query
 

@@ -45,16 +45,15 @@ from mpc_engine.party.messages import (
     Status,
     Statuses,
     StoredRelease,
-    Submission,
     Submitted,
     WaitFor,
     publish_policy,
-    question_digest,
 )
 from mpc_engine.party.policy import Policy
 from mpc_engine.party.proposal import propose
 from mpc_engine.party.published import published
 from mpc_engine.party.receipt import FORMAT, RECEIPT_PURPOSE, receipt_content
+from mpc_engine.party.submission import Submission, question_digest
 from mpc_engine.release.plan import Member, Plan
 from mpc_engine.release.table import Release, release_digest
 from mpc_engine.statistics.query import Query

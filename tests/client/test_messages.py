@@ -25,12 +25,10 @@ from mpc_engine.party.messages import (
     CostQuestion,
     PolicyAnswer,
     Status,
-    Submission,
     WaitFor,
-    make_submission,
     publish_policy,
-    question_digest,
 )
+from mpc_engine.party.submission import Submission, make_submission, question_digest
 from mpc_engine.statistics.presets import parse_query
 from mpc_engine.transport.analyst_methods import METHODS
 from mpc_engine.transport.failures import error_info

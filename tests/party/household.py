@@ -20,10 +20,11 @@ from mpc_engine.identity import Analyst, Identity, Terms, throwaway_identity, ut
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.sealing import InMemoryKeys
 from mpc_engine.party.daemon import Party
-from mpc_engine.party.messages import Status, make_submission
+from mpc_engine.party.messages import Status
 from mpc_engine.party.policy import PolicyDocument
 from mpc_engine.party.roster import Directory
 from mpc_engine.party.situation import Counted, Deadlines, Situation
+from mpc_engine.party.submission import make_submission
 from mpc_engine.release.plan import Member
 from mpc_engine.runtime.memory_switchboard import MemoryExchange
 from mpc_engine.runtime.switchboard import Switchboard

@@ -11,7 +11,7 @@ import pytest
 
 from mpc_engine.documents import canonical
 from mpc_engine.harness import virtual_time
-from mpc_engine.party.messages import make_submission
+from mpc_engine.party.submission import make_submission
 from mpc_engine.transport.analyst_methods import METHODS
 from tests.party.household import CODEBOOK, Household, crosstab
 from tests.robustness.hostile import Mutator

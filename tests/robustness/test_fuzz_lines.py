@@ -15,7 +15,8 @@ from mpc_engine.documents import canonical
 from mpc_engine.errors import EngineError, ProtocolOrderError
 from mpc_engine.harness import virtual_time
 from mpc_engine.party.lines import DURABLE, KINDS, Told, read_frame
-from mpc_engine.party.messages import make_submission, publish_policy
+from mpc_engine.party.messages import publish_policy
+from mpc_engine.party.submission import make_submission
 from mpc_engine.transport.line import Heartbeat, Line
 from mpc_engine.transport.standing import Standing
 from tests.party.household import CODEBOOK, Household, crosstab

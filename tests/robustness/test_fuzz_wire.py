@@ -15,7 +15,7 @@ import grpc.aio
 from mpc_engine.documents import canonical
 from mpc_engine.errors import catalogue
 from mpc_engine.party.control import COMMANDS, MAX_COMMAND_BYTES, ControlServer
-from mpc_engine.party.messages import make_submission
+from mpc_engine.party.submission import make_submission
 from mpc_engine.transport.analyst_methods import CALL_OPTIONS, MOST_REQUEST_BYTES, SERVICE
 from mpc_engine.transport.analyst_port import AnalystServer
 from mpc_engine.transport.failures import error_info

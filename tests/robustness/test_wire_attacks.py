@@ -23,7 +23,7 @@ import pytest
 from mpc_engine.client import Client, connect
 from mpc_engine.codebook import load_codebook
 from mpc_engine.identity import Terms, TrustStore, create_identity, load_identity
-from mpc_engine.party.messages import make_submission
+from mpc_engine.party.submission import make_submission
 from mpc_engine.scenario.trial import HELPER, make_trial
 from mpc_engine.statistics.presets import parse_query
 from mpc_engine.transport.analyst_methods import METHODS
@@ -40,10 +40,11 @@ EVE = "eve"
 REFUSED = {"RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "RESET", "CLOSED"}
 """What the caller of a message that is too large sees: a code, or that its stream or connection is ended."""
 DISPLACED = "OK"
-"""How a line may end before it is refused: the helper, in whose name this calls, dials again, and its new line
-takes the place of this one."""
+"""How a line may end before it is refused: the helper, in whose name this calls, dials again, and its new
+line takes the place of this one."""
 SOON_S = 15.0
-"""Within this a refusal has come, on a machine that is busy with other tests too; alone it takes half a second."""
+"""Within this a refusal has come, on a machine that is busy with other tests too; alone it takes half a
+second."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 

@@ -24,11 +24,11 @@ from mpc_engine.codebook import Codebook
 from mpc_engine.documents import parse
 from mpc_engine.harness.virtual_time import START
 from mpc_engine.identity import Analyst, Identity, Terms, throwaway_identity
-from mpc_engine.party.messages import Submission, make_submission
 from mpc_engine.party.policy import BudgetLimits, Policy
 from mpc_engine.party.proposal import propose
 from mpc_engine.party.roster import Directory
 from mpc_engine.party.situation import Counted, Situation
+from mpc_engine.party.submission import Submission, make_submission
 from mpc_engine.release.plan import Member
 from mpc_engine.statistics.presets import parse_query
 from mpc_engine.statistics.query import Query

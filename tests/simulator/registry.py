@@ -14,7 +14,7 @@ from mpc_engine.ledger.sealing import InMemoryKeys
 from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party import failpoints
 from mpc_engine.party.daemon import Party
-from mpc_engine.party.messages import request_id
+from mpc_engine.party.submission import request_id
 from tests.simulator import promises
 from tests.simulator.cast import AFFORDED, FIVE, RICH, THREE, Cast, Records, identity, situation, submission
 from tests.simulator.operations import WRITE, Op, Recipe
