@@ -11,7 +11,7 @@ import pytest
 from mpc_engine.party.situation import Deadlines
 from tests.party.household import Household
 
-PATIENT = Deadlines(connect_s=15, round_s=5, session_s=60, pause_s=0.1)
+PATIENT = Deadlines(connect_s=30, round_s=20, session_s=60, pause_s=0.1)
 
 
 class Held:
@@ -32,13 +32,13 @@ class Held:
 
 def run(scenario: Callable[[Household], Awaitable[None]], silos: Sequence[bool], **options: Any) -> None:
     async def within() -> None:
-        async with asyncio.timeout(20), Household(silos, deadlines=PATIENT, **options) as house:
+        async with asyncio.timeout(60), Household(silos, deadlines=PATIENT, **options) as house:
             await scenario(house)
 
     asyncio.run(within())
 
 
-async def aborted(house: Household, numbers: Sequence[int], within_s: float = 2.0) -> list[str]:
+async def aborted(house: Household, numbers: Sequence[int], within_s: float = 8.0) -> list[str]:
     """Return the states of the first session at some parties once it has ended at all, or when time is up."""
     states: list[str] = []
     for _ in range(int(within_s / 0.02)):
