@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -236,12 +235,13 @@ def test_round_trips_take_the_delay_and_bytes_take_the_rate() -> None:
     with pair() as two:
         two.wires.weather("a", "b", Weather(delay_ms=40))
         trips = [float(said) for said in two.exchange(*[1] * 7)]
-        assert 0.079 < statistics.median(trips) < 0.09
+        # The shortest of some: a busy machine can only lengthen them.
+        assert 0.079 < min(trips) < 0.09
         two.wires.weather("a", "b", Weather(rate_mbit=100))
-        (took,) = two.exchange(1 << 20)
-        assert 0.08 < float(took) < 0.3  # 84 ms and headers
+        transfers = [float(said) for said in two.exchange(*[1 << 20] * 3)]
+        assert 0.08 < min(transfers) < 0.15  # 84 ms and headers
         traffic = two.wires.traffic()["a", "b"]
-        assert traffic["bytes"] > traffic["payload"] >= (1 << 20) + 7
+        assert traffic["bytes"] > traffic["payload"] >= 3 * (1 << 20) + 7
 
 
 @networked

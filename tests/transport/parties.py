@@ -67,7 +67,7 @@ class Ear:
         self.events.append((kind, peer, words))
         self._news.set()
 
-    async def until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    async def until(self, holds: Callable[[], bool], within_s: float = 20.0) -> None:
         """Wait until `holds`, looking again after each piece of news."""
         async with asyncio.timeout(within_s):
             while not holds():

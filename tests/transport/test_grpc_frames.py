@@ -80,7 +80,7 @@ def test_a_message_after_the_goodbye() -> None:
             with pytest.raises(EngineError):  # which of the two comes first is chance
                 await one.receive(2, KEY, 1)
             with pytest.raises(ProtocolOrderError, match="after its goodbye"):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while True:
                         await one.send(2, MessageKey(0, Section.INPUT, 0), [b"x"])
                         await asyncio.sleep(0)

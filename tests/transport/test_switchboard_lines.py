@@ -33,7 +33,7 @@ VERSION = ((VERSION_KEY, PROTOCOL_VERSION),)
 
 async def _status(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> grpc.StatusCode:
     """Return how a call ends; what is sent before that must be read first."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while isinstance(await call.read(), bytes):
             pass
         return await call.code()
@@ -107,7 +107,7 @@ def test_the_queue_for_a_peer_that_does_not_read_is_bounded() -> None:
                 channel.stream_stream(LINE_METHOD)(metadata=VERSION)
                 await ear.until(lambda: one.connected(2))
                 taken = 0
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     for _ in range(4000):
                         taken += one.say(2, bytes(1 << 16))
                         await asyncio.sleep(0)
@@ -205,7 +205,7 @@ def test_heartbeats_measure_round_trip_and_clocks() -> None:
         two, ear_two = board(2, book, clock=lambda: datetime.now(UTC) - late), Ear()
         await two.start(ear_two)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while one.stats()[2].rtt_s is None or two.stats()[1].rtt_s is None:
                     await asyncio.sleep(0.005)
             for each, peer, skew in ((one, 2, -late), (two, 1, late)):
@@ -354,7 +354,7 @@ def test_a_listener_that_raises_does_not_harm_the_line(caplog: pytest.LogCapture
         two = board(2, roster(2, {1: f"127.0.0.1:{one.port}"}), listen=None)
         await two.start(Ear())
         await ear.until(lambda: one.connected(2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not two.connected(1):
                 await asyncio.sleep(0.005)
         assert two.say(1, b"a") and two.say(1, b"b")

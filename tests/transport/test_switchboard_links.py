@@ -120,8 +120,9 @@ def test_a_stream_waits_no_longer_than_the_patience_and_is_dialled_again() -> No
         async with boards(2, patience_s=0.1) as (started, ears):
             await all_up(started, ears)
             dialler = asyncio.create_task(_exchange(started[1], NAME))
-            await asyncio.sleep(0.35)
-            assert started[0].refusals["UNKNOWN_OR_FINISHED_SESSION"] >= 1
+            async with asyncio.timeout(20):
+                while not started[0].refusals.get("UNKNOWN_OR_FINISHED_SESSION"):
+                    await asyncio.sleep(0.02)
             await asyncio.gather(_exchange(started[0], NAME), dialler)
 
     asyncio.run(run())
@@ -133,7 +134,7 @@ def test_too_many_waiting_streams_are_refused_with_the_reason() -> None:
             await all_up(started, ears)
             names = [bytes([n]) * 32 for n in range(MOST_WAITING + 1)]
             tasks = [asyncio.create_task(_exchange(started[1], name)) for name in names]
-            done, waiting = await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            done, waiting = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1 and len(waiting) == MOST_WAITING
             error = done.pop().exception()
             assert isinstance(error, PeerAbortedError)
@@ -159,7 +160,7 @@ def test_a_party_that_shuts_down_says_so_to_waiting_and_running_sessions() -> No
 
             running = [asyncio.create_task(hold(each)) for each in started]
             await asyncio.sleep(0.1)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 await started[0].stop(0.5)
             with pytest.raises(PeerAbortedError) as refused:
                 await waiting
@@ -221,9 +222,9 @@ def test_a_peer_that_dies_during_a_link_is_lost_in_it_and_the_next_link_works() 
             assert server is not None
             await server.stop(None)  # as a crash would: nobody is told
             with pytest.raises(PeerError, match="connection to party 1"):
-                await asyncio.wait_for(tasks[1], 5)
+                await asyncio.wait_for(tasks[1], 20)
             with pytest.raises(PeerError, match="connection to party 2"):
-                await asyncio.wait_for(tasks[0], 5)
+                await asyncio.wait_for(tasks[0], 20)
             await one.stop(0)
             one = board(1, roster(2, book), listen=book[1])
             await one.start(Ear())
@@ -321,7 +322,7 @@ def test_nothing_is_left_behind() -> None:
         tasks, descriptors = asyncio.all_tasks(), _descriptors()
         for _ in range(4):
             await once()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while asyncio.all_tasks() != tasks or _descriptors() > descriptors:
                 gc.collect()
                 await asyncio.sleep(0.02)

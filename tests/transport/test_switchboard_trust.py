@@ -184,7 +184,7 @@ def test_strangers_analysts_and_forgeries_fail_the_handshake_and_are_counted(
                     code, _ = await _status(started[0].port, caller, method)
                     assert code is grpc.StatusCode.UNAVAILABLE
             assert all(each.connected(1) for each in started[1:])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while started[0].refusals.get("HANDSHAKE", 0) < 2 * len(callers):
                     await asyncio.sleep(0.02)
             assert "ended in the handshake" in caplog.text
