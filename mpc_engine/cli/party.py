@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from mpc_engine.cli import doctor, identity, serve, trust
-from mpc_engine.cli.presentation import present
+from mpc_engine.cli.presentation import Overwrite, check_place, present
 from mpc_engine.cli.terminal import PartyProgress
 from mpc_engine.codebook import load_codebook
 from mpc_engine.errors import DocumentError, PublicationError
 from mpc_engine.party.config import load_config
 from mpc_engine.party.process import run_until_stopped
 from mpc_engine.party.service import Show, Usage, prepare, take_part
-from mpc_engine.release.files import check_writable, write_release
+from mpc_engine.release.files import write_release
 
 commands = typer.Typer(
     help="Take part in releases as one party.", no_args_is_help=True, rich_markup_mode=None
@@ -41,6 +41,7 @@ def run(
     config: Config,
     query: Annotated[Path, typer.Option(help="The query, the same at all parties.")],
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the release's files.")] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of tables.")] = False,
 ) -> None:
     """Take part in one release together with the other parties of the roster, all started by hand.
@@ -48,7 +49,7 @@ def run(
     For trials with DEV identities only: it keeps no ledger, so nothing adds up what is spent.
     """
     if out_dir is not None:
-        check_writable(out_dir)
+        check_place(out_dir, overwrite)
     party, _ = load_config(config)
     if not party.dev:
         raise DocumentError(

@@ -7,7 +7,7 @@ import logging
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -19,8 +19,8 @@ from mpc_engine.cli import terminal
 from mpc_engine.cli.tables import say
 from mpc_engine.cli.terminal import show_points, show_table
 from mpc_engine.codebook import Codebook
-from mpc_engine.errors import EngineError, PublicationError
-from mpc_engine.release.files import write_published
+from mpc_engine.errors import DocumentError, EngineError, PublicationError
+from mpc_engine.release.files import check_free, check_writable, write_published
 
 if TYPE_CHECKING:
     from mpc_engine.result import Result
@@ -34,8 +34,22 @@ MOST_WITHOUT_FILES = 200_000
 """Cells of a release that is shown as tables although no file keeps it."""
 RELEASE_FILES = ("release.json", "cells.csv", "openings.json", "receipt.json")
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the release that the folder holds.")]
+"""The option of commands whose release cannot be had again, as no party stores it."""
+
 _WIDEST = 10_000
 """Columns of an imagined terminal on which no table is squeezed."""
+
+
+def check_place(directory: Path, overwrite: bool) -> None:
+    """Raise DocumentError unless a release that cannot be had again may be put into this folder."""
+    check_writable(directory)
+    if overwrite:
+        return
+    try:
+        check_free(directory)
+    except DocumentError as error:
+        raise DocumentError(f"{error}; --overwrite replaces them") from None
 
 
 def present(release: Mapping[str, Any], codebook: Codebook, directory: Path | None, as_json: bool) -> None:

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mpc_engine.cli.presentation import present
+from mpc_engine.cli.presentation import Overwrite, check_place, present
 from mpc_engine.cli.terminal import PartyProgress
 from mpc_engine.codebook import load_codebook
-from mpc_engine.errors import DocumentError
 from mpc_engine.party.process import run_until_stopped
-from mpc_engine.release.files import check_free, check_writable, write_published
+from mpc_engine.release.files import write_published
 from mpc_engine.scenario.document import load_scenario
 from mpc_engine.scenario.simulate import simulate
 
@@ -23,9 +22,7 @@ def simulate_scenario(
         Path | None, typer.Option(help="Another query than the scenario's, on the same codebook.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the release's files.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the release that the folder holds.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print release.json instead of tables.")] = False,
 ) -> None:
     """Run every party of a scenario as a process of its own, on loopback, with throw-away identities."""
@@ -34,9 +31,7 @@ def simulate_scenario(
         study = study.model_copy(update={"query": str(query.resolve()), "ask": ()})
     codebook = load_codebook(study.path(study.codebook))
     if out is not None:
-        check_writable(out)
-        if not overwrite:
-            _check_free(out)
+        check_place(out, overwrite)
     with PartyProgress([party.name for party in study.ordered]) as shown:
 
         def on_event(party: str, event: dict[str, Any]) -> None:
@@ -54,11 +49,3 @@ def simulate_scenario(
     if out is not None:
         write_published(out, result.files)
     present(result.release, codebook, out, as_json)
-
-
-def _check_free(out: Path) -> None:
-    """Raise DocumentError if the folder holds a release: one of a simulation cannot be had again."""
-    try:
-        check_free(out)
-    except DocumentError as error:
-        raise DocumentError(f"{error}; --overwrite replaces them") from None

@@ -137,6 +137,15 @@ def test_party_run_names_the_file_that_is_missing(run: Run, study: Path) -> None
     run(*arguments, study / "party.toml").failed_with(2, "policy.greatest_epsilon: ", "greater than 0")
 
 
+def test_party_run_keeps_the_release_that_is_there(run: Run, study: Path) -> None:
+    (study / "released").mkdir()
+    (study / "released/release.json").write_text("{}")
+    arguments = ("party", "run", "--config", study / "nosuch.toml", "--query", study / "query.toml", "--out")
+    again = run(*arguments, study / "released")
+    again.failed_with(2, "released: holds another release", "--overwrite replaces them")
+    run(*arguments, study / "released", "--overwrite").failed_with(2, "nosuch.toml: there is no such file")
+
+
 def test_a_folder_that_cannot_be_made(run: Run, study: Path) -> None:
     (study / "taken").write_text("a file")
     result = run("simulate", ROOT / "scenarios/wilms.toml", "--out", study / "taken")
