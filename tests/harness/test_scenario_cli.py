@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,11 +182,30 @@ def test_a_failure_nobody_foresaw_is_an_entry(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_is_told_as_such(number: signal.Signals) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(StoppedError), interruptible():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    with interrupts(signal.default_int_handler):
+        with pytest.raises(StoppedError), interruptible():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_runs_in_the_background_is_not_interrupted() -> None:
+    with interrupts(signal.SIG_IGN):  # as a shell starts what does not hold its terminal
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@contextmanager
+def interrupts(handler: Any) -> Iterator[None]:
+    """Take interrupts in one way, and check that both signals are taken as before in the end."""
+    found = signal.signal(signal.SIGINT, handler)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def test_an_interrupted_scenario_says_so(
