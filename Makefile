@@ -11,6 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
 SOURCES := mpc_engine protos tests benchmarks scenarios data
 
 # A stamp stands for work done; it is renewed when what it depends on has changed.
@@ -42,9 +43,10 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 demo: venv
 	$(BIN)/mpc-engine simulate scenarios/wilms.toml --out out/wilms --overwrite
 
-# As many processes as cores, four at most; to see what a test prints: make test PYTEST_ARGS="-n 0 -s"
+# A process more than there are cores, five at most, since many tests wait for parties; to see what a test
+# prints: make test PYTEST_ARGS="-n 0 -s"
 test: venv
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=5 --dist worksteal $(PYTEST_ARGS)
 
 # All faults that befall real processes, everywhere: kills, signals, disks. `make test` plays some of them.
 faults: venv

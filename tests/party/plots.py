@@ -29,7 +29,10 @@ def run(scenario: Scenario, **options: Any) -> None:
 
 
 async def eventually(holds: Callable[[], object], within_s: float = 15.0) -> bool:
-    """Tell whether something comes to hold; the time is for a machine that is busy with other tests."""
+    """Tell whether something comes to hold.
+
+    What must come is given time enough for a busy machine; who waits for what must not come says how long.
+    """
     for _ in range(int(within_s / 0.02)):
         if holds():
             return True

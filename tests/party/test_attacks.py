@@ -38,7 +38,7 @@ def test_approval_of_one_question_is_none_of_another_under_the_same_key() -> Non
         wanted = await house.submit(crosstab(), key="twice", number=1)
         assert harmless.id == wanted.id
         house.exchange.heal(1, 3)
-        released = await eventually(lambda: state_of(house, wanted.id) == "RELEASED")
+        released = await eventually(lambda: state_of(house, wanted.id) == "RELEASED", 4)
         assert not released, "released without party 3's approval of the question"
 
     by_hand = with_policy(presets={"count": "auto", "crosstab": "manual"})
@@ -126,7 +126,7 @@ def test_nobody_gives_up_a_session_whose_receipt_another_party_holds() -> None:
             liar.post._live["ask"] = lie
             await asyncio.sleep(0.5)
             failing[0] = False
-            await eventually(lambda: states(house, ticket)[2] in ("LOST", "SIGNED", "RELEASED"))
+            await eventually(lambda: states(house, ticket)[2] in ("LOST", "SIGNED", "RELEASED"), 4)
         assert states(house, ticket)[1] in ("SIGNED", "RELEASED")
         assert states(house, ticket)[2] != "LOST"
 
