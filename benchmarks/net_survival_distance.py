@@ -123,7 +123,7 @@ def _silo_c() -> Iterator[Row]:
     for row in _rows("silo_C.csv"):
         sex = ("male", "female").index(row["gender"])
         age = float(row["age_yrs"]) * YEAR_DAYS
-        date = np.datetime64("1960-01-01") + int(row["dx_days_since_1960"])
+        date = np.datetime64("1960-01-01") + np.timedelta64(int(row["dx_days_since_1960"]), "D")
         stage = STAGES[row["stage_local"]]
         yield sex, age, date, int(row["surv_days"]), row["status"] == "1", stage
 

@@ -116,8 +116,8 @@ def window_paths(
     """
     ago = (edges[1:] + edges[:-1]) / 2
     rises = [
-        np.diff(expected_paths(table, sex, age, middle - round(before), edges)[:, index : index + 2])
-        for index, before in enumerate(ago.tolist())
+        np.diff(expected_paths(table, sex, age, middle - before, edges)[:, index : index + 2])
+        for index, before in enumerate(np.rint(ago).astype("timedelta64[D]"))
     ]
     start = np.zeros((len(age), 1))
     return np.concatenate([start, np.cumsum(np.hstack(rises), axis=1)], axis=1)

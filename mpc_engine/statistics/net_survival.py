@@ -186,7 +186,8 @@ class NetSurvivalQuery(FollowedUp):
         if self.approach != "period" or self.year is not None:
             return expected_paths(table, sex, age, date, edges), extension(table, age, date, edges[-1])
         paths = window_paths(table, sex, age, date, edges)
-        return paths, extension(table, age, date - round(edges[-1]), edges[-1])
+        begun: NDArray[np.datetime64] = np.subtract(date, np.timedelta64(round(edges[-1]), "D"))
+        return paths, extension(table, age, begun, edges[-1])
 
     def _kept(self, codebook: Codebook) -> list[NDArray[np.intp]]:
         """Return the known categories of age, sex and year that the filters leave, at least partly."""

@@ -22,7 +22,7 @@ def rows(name: str) -> list[dict[str, str]]:
 def calendar_years(days: Any) -> Any:
     """Return dates as years with fractions, each day a part of its own year, as popEpi counts time."""
     year = days.astype("datetime64[Y]")
-    start, end = year.astype("datetime64[D]"), (year + 1).astype("datetime64[D]")
+    start, end = year.astype("datetime64[D]"), (year + np.timedelta64(1, "Y")).astype("datetime64[D]")
     return 1970 + year.astype(int) + (days - start).astype(int) / (end - start).astype(int)
 
 

@@ -62,7 +62,7 @@ def test_cumulative_hazard_walks_through_birthdays_and_new_years() -> None:
     table = PopulationTable.from_csv(SMALL)
     born_early = 61 * YEAR_DAYS - 10.5  # 61 between the 10th and the 11th day
     new_year = 20  # days from diagnosis to 2003
-    diagnosis = np.datetime64("2003-01-01") - new_year
+    diagnosis = np.datetime64("2003-01-01") - np.timedelta64(new_year, "D")
     # Days begin at 0: eleven are begun at 60 years, nine at 61 in the old table year, then the new one.
     expected = [0.0, 11 * 0.00001, 11 * 0.00001 + 9 * 0.00002, 11 * 0.00001 + 9 * 0.00002 + 5.5 * 0.00004]
     found = table.cumulative_hazard(0, born_early, diagnosis, [0, 11, 20, 25.5])
@@ -151,7 +151,7 @@ def test_impossible_arguments_are_refused() -> None:
         (0.5, 1.0, today),
         (0, -1.0, today),
         (0, math.nan, today),
-        (0, 1.0, np.datetime64("NaT")),
+        (0, 1.0, np.datetime64("NaT", "D")),
         (0, 1.0, "long ago"),
         ([0, 1], [1.0, 2.0, 3.0], today),
     ):
