@@ -51,8 +51,16 @@ from mpc_engine.statistics.layout import Layout, Selection
 from mpc_engine.statistics.pooled import pooled
 from mpc_engine.statistics.populations import known_labels
 from mpc_engine.statistics.query import Decimal, outside, variable_axes
-from mpc_engine.statistics.reliability import TOO_FEW, curve_flags, curve_limits, joined, without_small
+from mpc_engine.statistics.reliability import (
+    TOO_FEW,
+    curve_flags,
+    curve_limits,
+    joined,
+    marked,
+    without_small,
+)
 from mpc_engine.statistics.tidy import (
+    COUNT,
     NOT_AVAILABLE,
     OK,
     PERCENT,
@@ -60,7 +68,6 @@ from mpc_engine.statistics.tidy import (
     TRUNCATED,
     Labels,
     Marks,
-    Style,
     Tidy,
     Words,
     grid_labels,
@@ -273,13 +280,12 @@ class NetSurvivalQuery(FollowedUp):
     def _add_life_table(
         self, tidy: Tidy, curve: NetSurvival, labels: Labels, flags: Marks, note: str
     ) -> None:
-        people = Style(1, floor=True)
         # Pohar Perme weighs everybody by the inverse of his expected survival; Ederer II weighs nobody.
         weighted = "weighted_" if self.estimator == "pohar-perme" else ""
         tables = (
-            ("at_risk", curve.at_risk, people),
-            ("events", curve.events, people),
-            ("censored", curve.censored, people),
+            ("at_risk", curve.at_risk, COUNT),
+            ("events", curve.events, COUNT),
+            ("censored", curve.censored, COUNT),
             (f"{weighted}expected_interval_survival", curve.expected, PERCENT),
             ("relative_interval_survival", curve.relative, PERCENT),
             (f"{weighted}expected_survival", np.cumprod(curve.expected, axis=-1), PERCENT),
@@ -309,9 +315,8 @@ class NetSurvivalQuery(FollowedUp):
             "actuarial",
         )
         curve = estimate(table, "log")
-        found = np.where((flags != SUPPRESSED) & np.isnan(table.survival), NOT_AVAILABLE, flags)
-        add = partial(tidy.add, labels=labels, style=PERCENT, time=self.years()[1:], flag=found, note=note)
-        add("interval_survival", table.interval_survival)
+        add = partial(tidy.add, labels=labels, style=PERCENT, time=self.years()[1:], note=note)
+        add("interval_survival", table.interval_survival, flag=marked(flags, table.survival))
         add(
             "survival",
             curve.survival,
@@ -321,6 +326,7 @@ class NetSurvivalQuery(FollowedUp):
             se_sampling=curve.se_sampling,
             se_noise=curve.se_noise,
             method="actuarial, log",
+            flag=marked(flags, curve.survival, curve.se_sampling, curve.se_noise),
         )
 
     def _add_curve(self, tidy: Tidy, curve: NetSurvival, labels: Labels, flags: Marks, note: Words) -> None:

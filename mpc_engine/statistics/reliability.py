@@ -1,4 +1,4 @@
-"""Which intervals of a curve of net survival are told: suppressed, too few at risk, or wide beyond use."""
+"""Which points of a curve are told, and how: suppressed, too few at risk, wide beyond use, or unreliable."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from mpc_engine.estimators.icss import StandardisedSurvival
 from mpc_engine.estimators.lifetable import IntervalCounts
 from mpc_engine.estimators.net_survival import IntervalKind, NetSurvival
 from mpc_engine.release.opened import Floats
-from mpc_engine.statistics.tidy import NOT_AVAILABLE, OK, SUPPRESSED, TRUNCATED, Marks
+from mpc_engine.statistics.tidy import NOT_AVAILABLE, OK, SUPPRESSED, TRUNCATED, UNRELIABLE, Marks
 
 LARGEST_LIMIT = 10.0
 """An upper limit of net survival above 1,000 % is not given, nor is the lower one."""
+LARGEST_ERROR = 0.10
+"""Standard error, noise included, above which a survival probability is marked unreliable."""
 TOO_FEW = "too few patients for the threshold or the noise"
 """Noted where a curve of one age group is not available for that."""
 
@@ -43,3 +45,11 @@ def curve_limits(curve: NetSurvival | StandardisedSurvival, kind: IntervalKind) 
 def joined(*notes: str) -> str:
     """Return notes with semicolons between them, empty ones left out."""
     return "; ".join(note for note in notes if note)
+
+
+def marked(flags: Marks, survival: Floats, *errors: Floats) -> Marks:
+    """Return flags of probabilities: those that are not known, and those with a large standard error."""
+    found = np.where((flags != SUPPRESSED) & np.isnan(survival), NOT_AVAILABLE, flags)
+    if errors:
+        found = np.where((found == OK) & (np.hypot(*errors) > LARGEST_ERROR), UNRELIABLE, found)
+    return found

@@ -32,6 +32,7 @@ from mpc_engine.statistics.followup import FollowedUp
 from mpc_engine.statistics.layout import Kind
 from mpc_engine.statistics.pooled import pooled, within
 from mpc_engine.statistics.query import outside, variable_axes
+from mpc_engine.statistics.reliability import marked
 from mpc_engine.statistics.tidy import (
     NOT_APPLICABLE,
     NOT_AVAILABLE,
@@ -39,7 +40,6 @@ from mpc_engine.statistics.tidy import (
     PERCENT,
     SUPPRESSED,
     TRUNCATED,
-    UNRELIABLE,
     Labels,
     Marks,
     Style,
@@ -59,8 +59,6 @@ FEW = "too few after noise"
 """Noted where a stratum is shown, and yet fewer than k are at risk at first once the noise is adjusted."""
 OWN_SIZES = "the sum of their noisy sizes, too high where small strata are hidden"
 """Noted with the size of all shown strata: they are shown because their noisy sizes are not small."""
-LARGEST_ERROR = 0.10
-"""Standard error, noise included, above which a survival probability is marked unreliable."""
 
 
 class SurvivalBase(FollowedUp):
@@ -160,7 +158,7 @@ class SurvivalBase(FollowedUp):
             se_sampling=curve.se_sampling,
             se_noise=curve.se_noise,
             method=f"{self.chosen_method}, {self.interval}",
-            flag=_marked(flags, curve.survival, curve.se_sampling, curve.se_noise),
+            flag=marked(flags, curve.survival, curve.se_sampling, curve.se_noise),
             note=_noted(wide_notes, np.where(coarse(table), COARSE, "")),
         )
         for year in self.conditional_on:
@@ -212,7 +210,7 @@ class SurvivalBase(FollowedUp):
             labels=labels,
             style=PERCENT,
             time=years,
-            flag=_marked(flags, table.survival),
+            flag=marked(flags, table.survival),
             note=notes,
         )
 
@@ -237,7 +235,7 @@ class SurvivalBase(FollowedUp):
             se_sampling=sampling,
             se_noise=noise,
             method=f"{table.method}, {self.interval}",
-            flag=_marked(flags[..., columns], value, sampling, noise),
+            flag=marked(flags[..., columns], value, sampling, noise),
             note=_noted(f"given survival to {year} year{'' if year == 1 else 's'}", notes),
         )
 
@@ -312,14 +310,6 @@ def _add_size(tidy: Tidy, guard: OpenedTally, note: str) -> None:
     total = np.where(shown.any(), np.nansum(guard.values), np.nan)
     noted = note if shown.all() or guard.variance == 0 else f"{note}; {OWN_SIZES}"
     add_counts(tidy, OpenedTally(Grid(()), total, guard.variance * float(shown.sum())), "patients", noted)
-
-
-def _marked(flags: Marks, survival: Floats, *errors: Floats) -> Marks:
-    """Return flags of probabilities: those that are not known, and those with a large standard error."""
-    found = np.where((flags != SUPPRESSED) & np.isnan(survival), NOT_AVAILABLE, flags)
-    if errors:
-        found = np.where((found == OK) & (np.hypot(*errors) > LARGEST_ERROR), UNRELIABLE, found)
-    return found
 
 
 def _noted(*parts: str | Marks) -> Marks:

@@ -257,9 +257,13 @@ def test_negative_noisy_cells_give_a_number_or_a_flag(tmp_path: Path, scale: flo
         frame = noisy(
             tmp_path, cells, 2 * scale**2, standard="icss_1", estimator=("pohar-perme", "ederer-2")[seed % 2]
         )
-        shown = frame[frame["flag"].isin(["ok", "t"])]
+        shown = frame[frame["flag"].isin(["ok", "t", "u"])]
         assert np.isfinite(shown["value"]).all()
-        assert set(frame["flag"]) <= {"ok", "t", "x"}
+        assert set(frame["flag"]) <= {"ok", "t", "x", "u"}
+        observed = frame[frame["statistic"] == "survival"]
+        wide = np.hypot(observed["se_sampling"].astype(float), observed["se_noise"].astype(float)) > 0.10
+        assert (wide[observed["flag"] == "u"]).all() and not wide[observed["flag"] == "ok"].any()
+        assert set(frame[frame["flag"] == "u"]["statistic"]) <= {"survival"}
         limits = shown.dropna(subset=["lcl", "ucl"])
         assert (limits["lcl"] <= limits["ucl"]).all()
 
