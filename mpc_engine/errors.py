@@ -250,7 +250,10 @@ class StoppedError(EngineError):
     retryable = True
     budget = "held"
     exit_status = 130
-    next_step = "To make the release, start all parties again."
+    next_step = (
+        "Start this party again: what it was asked goes on by itself. After `party run` or `simulate`, start "
+        "all parties."
+    )
 
 
 # --- integrity ------------------------------------------------------------------------------------
@@ -263,7 +266,7 @@ class IntegrityError(EngineError):
     grpc_code = "ABORTED"
     budget = "held"
     exit_status = 7
-    next_step = "Nothing was released. Run again; if it recurs, compare software versions and machines."
+    next_step = "Compare the software versions and the machines of the parties before anybody asks again."
 
 
 class InvalidShareError(IntegrityError):

@@ -25,7 +25,8 @@ and `mpc-engine party doctor` tells the rest.
 tells whether asking the same again may succeed without anybody changing anything. *Budget* tells what
 happens to the release's ε: `no`, nothing was taken; `held`, it was set aside and is given back when the
 session ends; `spent`. Up to the commit nothing that depends on records has been opened, so a failure
-before it costs nothing. A party that is stopped, or fails as the engine does not foresee, after its commit
+before it costs nothing. After the commit the same failures leave ε spent, and the analyst is told
+`PUBLICATION_ABORT`. A party that is stopped, or fails as the engine does not foresee, after its commit
 has spent ε all the same.
 
 | reason | gRPC | status | again | budget | what happened | what to do |

@@ -19,10 +19,9 @@ from mpc_engine.codebook import Codebook, load_codebook
 from mpc_engine.documents import read
 from mpc_engine.errors import DocumentError
 from mpc_engine.harness.sources import own_mapping
-from mpc_engine.harness.stage import PROJECT, Show, budgeted
+from mpc_engine.harness.stage import PROJECT, Show, budgeted, policy_of, terms_under
 from mpc_engine.identity import (
     LONGEST_VALIDITY,
-    Terms,
     TrustStore,
     activate,
     create_identity,
@@ -38,8 +37,6 @@ LOOPBACK: Final = "127.0.0.1"
 _BACKDATED: Final = timedelta(hours=1)
 """New certificates are valid from an hour ago."""
 _BOUND: Final = 1 << 24
-_OWN_BUDGET: Final = "100"
-"""ε that an analyst may spend in all, the most that an enrolment can say."""
 
 
 @dataclass(frozen=True)
@@ -203,13 +200,14 @@ class Layout:
 
     def _enrol(self) -> None:
         analysts = self.folder / "analysts"
+        terms = terms_under(policy_of(self.scenario, each) for each in self.scenario.ordered)
         asked: dict[str, set[str]] = {}
         for ask in self.scenario.asks:
             asked.setdefault(ask.analyst, set()).add(self.asked_by(ask).name)
         for number, (analyst, parties) in enumerate(asked.items(), start=1):
             name = f"analyst{number}.scenario"  # no party's name has a dot
             card = create_identity(name, analysts / analyst / "identity", role="analyst", dev=True).card
-            self._store.add_analyst(card, Terms(budget=_OWN_BUDGET), typed=card.fingerprint)
+            self._store.add_analyst(card, terms, typed=card.fingerprint)
             for party in parties:
                 home = self.homes[party]
                 fields = {

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -23,25 +22,23 @@ import numpy as np
 
 from mpc_engine.codebook import load_codebook
 from mpc_engine.documents import canonical, parse
-from mpc_engine.dp.rationals import GREATEST_EPSILON, LEAST_EPSILON
 from mpc_engine.errors import DocumentError, EngineError, PeerError
 from mpc_engine.harness.befalling import Befalling, Exchange
 from mpc_engine.harness.meters import Meters
 from mpc_engine.harness.record import Happened, Noted, PartyRecord, Usage
 from mpc_engine.harness.seats import Seats
 from mpc_engine.harness.sources import own_mapping
-from mpc_engine.harness.stage import PROJECT, Ended, Show, Stage, budgeted
+from mpc_engine.harness.stage import PROJECT, Ended, Show, Stage, policy_of, terms_under
 from mpc_engine.harness.views import Views
 from mpc_engine.harness.virtual_time import START, VirtualLoop
 from mpc_engine.harness.weather import Weather
-from mpc_engine.identity import Analyst, Terms, throwaway_identity
+from mpc_engine.identity import Analyst, throwaway_identity
 from mpc_engine.ledger.ledger import Ledger
 from mpc_engine.ledger.rows import HOLDING, PUBLISHING
 from mpc_engine.ledger.sealing import Sealing
 from mpc_engine.party.counting import RegisteredCounter
 from mpc_engine.party.daemon import Party
 from mpc_engine.party.messages import Status
-from mpc_engine.party.policy import Policy, PolicyDocument
 from mpc_engine.party.roster import Directory
 from mpc_engine.party.situation import Deadlines, Situation
 from mpc_engine.party.submission import make_submission
@@ -190,8 +187,8 @@ class MemoryStage(Stage):
 
     def _situation(self, number: int) -> Situation:
         scenario, party = self.scenario, self._order[number - 1]
-        policy = parse(budgeted(scenario, party), PolicyDocument, f"the policy of {party.name}").policy()
-        terms = _terms(policy)
+        policy = policy_of(scenario, party)
+        terms = terms_under([policy])
         enrolled = {
             each.card.fingerprint: Analyst(each.name, (each.card,), terms) for each in self._analysts.values()
         }
@@ -336,16 +333,6 @@ class MemoryStage(Stage):
     def further(self) -> dict[str, Any]:
         """Return what each session took, by ticket and party."""
         return {"meters": self._meters.as_fields()}
-
-
-def _terms(policy: Policy) -> Terms:
-    """Return what each analyst may spend: what the policy says, or the most that there is."""
-    most = policy.budget.per_analyst
-    if most is None or most > GREATEST_EPSILON:
-        return Terms(budget=str(GREATEST_EPSILON))
-    # Nobody can be enrolled with nothing; this is less than the least that a ledger counts.
-    least = max(most, LEAST_EPSILON)
-    return Terms(budget=format(Decimal(least.numerator) / Decimal(least.denominator), "f"))
 
 
 def _start() -> datetime:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from mpc_engine.codebook import Codebook
+from mpc_engine.documents import parse
+from mpc_engine.dp.rationals import GREATEST_EPSILON, LEAST_EPSILON
 from mpc_engine.harness.record import Happened, PartyRecord
+from mpc_engine.identity import Terms
+from mpc_engine.party.policy import Policy, PolicyDocument
 from mpc_engine.release.plan import Member
 from mpc_engine.scenario import document
 from mpc_engine.scenario.document import Ask, Scenario
@@ -146,3 +152,21 @@ def budgeted(scenario: Scenario, party: document.ScenarioParty) -> dict[str, Any
     if policy.get("budget") is None:
         policy["budget"] = {"epsilon": BUDGET}
     return policy
+
+
+def policy_of(scenario: Scenario, party: document.ScenarioParty) -> Policy:
+    """Return a party's policy, with `BUDGET` to spend if the document limits nothing."""
+    return parse(budgeted(scenario, party), PolicyDocument, f"the policy of {party.name}").policy()
+
+
+def terms_under(policies: Iterable[Policy]) -> Terms:
+    """Return what an analyst may spend who is enrolled on the same terms by parties with these policies.
+
+    That is the least that one of them grants an analyst, or the most that an enrolment can say: a release
+    takes from all of them.
+    """
+    granted = [each.budget.per_analyst for each in policies if each.budget.per_analyst is not None]
+    most = min([*granted, Fraction(GREATEST_EPSILON)])
+    # Nobody can be enrolled with nothing; this is less than the least that a ledger counts.
+    least = max(most, LEAST_EPSILON)
+    return Terms(budget=format(Decimal(least.numerator) / Decimal(least.denominator), "f"))

@@ -39,12 +39,13 @@ _USUAL: Final = Fraction(1, 20)
 
 @dataclass(frozen=True)
 class Earlier:
-    """A request that the same analyst made before: its id, query, state and day."""
+    """A request that was made before: its id, query, state and day; and by whom, if by another analyst."""
 
     id: str
     query: Query
     state: str
     day: str
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def explain_request(
     """Return what a request would open, spend and leave, for the operator of the party with this policy.
 
     ``plan`` is that of the query at the k it is answered with, ``remaining`` the budgets that it takes from,
-    ``earlier`` the requests of the same analyst before it whose answers differ from this one's, ``waits``
+    ``earlier`` the requests before it, whoever made them, whose answers differ from this one's, ``waits``
     why somebody must decide, ``settled`` why nothing (more) is taken from the budgets, if that is so.
     """
     guarantee = plan.guarantee
@@ -251,7 +252,8 @@ def _similar(query: Query, codebook: Codebook, earlier: Sequence[Earlier]) -> li
         if words:
             day = f" of {each.day}" if each.day else ""
             state = each.state.lower().replace("_", " ")
-            found.append(f"Request {each.id[:8]}{day} ({state}): {words}")
+            by = f" by {printable(each.by)}" if each.by else ""
+            found.append(f"Request {each.id[:8]}{by}{day} ({state}): {words}")
     more = len(found) - MOST_SIMILAR
     return [*found[-MOST_SIMILAR:], *([f"And {more} earlier ones like it."] if more > 0 else [])]
 

@@ -54,28 +54,33 @@ def known_to(
 
 
 def earlier_of(reading: Reading, row: RequestRow, stored: StoredRelease | None) -> list[Earlier]:
-    """Return the analyst's earlier requests whose answers, with that of this one, tell more than either.
+    """Return earlier requests of the same preset whose answers, with that of this one, tell more than either.
 
-    Left out are those that ended without an answer, those that have or would have the very answer that this
-    one has, and of several with one answer all but the first.
+    Whoever made them: two analysts can put their answers together. Left out are those that ended without an
+    answer, those that have or would have the very answer that this one has, and of several with one answer
+    all but the first.
     """
     found: list[Earlier] = []
     answers = {row.ticket, None if stored is None else stored.ticket} - {None}
     mine = query_of(row)
-    for each in reading.requests(analyst=row.analyst):
+    for each in reading.requests():
+        if each.id == row.id or each.received > row.received:
+            continue
+        answered = each.state == "RELEASED"
+        if answered and each.ticket in answers:
+            continue
+        ended = each.state not in OPEN_REQUEST and not answered
+        if ended and all(session.state == "ABORTED" for session in reading.sessions_of(each.id)):
+            continue
         asked = query_of(each)
-        if each.id == row.id or each.received > row.received or asked is None:
+        if mine is None or asked is None or asked.preset != mine.preset:
             continue
-        if each.state in OPEN_REQUEST:
-            if row.state in OPEN_REQUEST and mine is not None and _same(mine, asked):
-                continue  # both will have one answer
-        elif each.state == "RELEASED":
-            if each.ticket in answers:
-                continue
+        if each.state in OPEN_REQUEST and row.state in OPEN_REQUEST and _same(mine, asked):
+            continue  # both will have one answer
+        if answered:
             answers.add(each.ticket)
-        elif all(session.state == "ABORTED" for session in reading.sessions_of(each.id)):
-            continue
-        found.append(Earlier(each.id, asked, each.state, each.received[:10]))
+        by = "" if each.analyst == row.analyst else each.analyst_name
+        found.append(Earlier(each.id, asked, each.state, each.received[:10], by))
     return found
 
 

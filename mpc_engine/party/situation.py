@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mpc_engine import __version__
 from mpc_engine.codebook import Codebook
-from mpc_engine.errors import CodebookMismatchError, EngineError
+from mpc_engine.errors import CodebookMismatchError, EngineError, PolicyError
 from mpc_engine.identity import Analyst, Identity
 from mpc_engine.ledger.charge import Limit
 from mpc_engine.party.account import limits
@@ -69,6 +69,7 @@ class Situation:
         policy, dataset, codebook: its own; `dataset` is "" at a helper.
         analysts: those it enrolled, by the fingerprint of a card.
         most_sessions: that it runs at a time, if it is the sequencer.
+        revoked: fingerprints of analysts' cards that it revoked, and of the first cards that these follow.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Situation:
     deadlines: Deadlines = Deadlines()
     most_sessions: int = 4
     dev: bool = False
+    revoked: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ class Situation:
     def judge(self, submission: Submission, thresholds: Mapping[str, int]) -> Judgement:
         """Return what this party's policy says of a request; a request that it cannot read is refused."""
         try:
+            self._check_trusted(submission)
             query = submission.asked()
             proposal = self.proposal(query, submission.codebook)
             enrolled = self.terms(submission.analyst.fingerprint)
@@ -150,6 +153,20 @@ class Situation:
             )
         except EngineError as error:
             return Judgement("refused", (error,))
+
+    def _check_trusted(self, submission: Submission) -> None:
+        """Raise PolicyError for a card that this party revoked, or a later one of that analyst.
+
+        Whoever else enrolled it: only a card that is enrolled here counts then.
+        """
+        card = submission.analyst
+        if card.fingerprint in self.analysts:
+            return
+        if not self.revoked.isdisjoint((card.fingerprint, card.origin_fingerprint)):
+            raise PolicyError(
+                f"{self.name} revoked a card of {card.name}, and has not enrolled the one that signed this "
+                "request. No count was shared"
+            )
 
     def limits(self, analyst: str, analyst_name: str, project: str) -> tuple[Limit, ...]:
         """Return the budgets that a release is held to here; analysts are told apart by their first card."""

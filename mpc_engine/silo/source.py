@@ -166,14 +166,14 @@ def _table(connection: Any, mapping: Mapping, base: Path, scratch: Path) -> Any:
             ignore_errors=False,
             strict_mode=True,
         )
-    if path is not None and not _database(source).startswith("sqlite://") and path.suffix not in _SQLITE:
+    if path is not None and not _is_sqlite(path):
         connection.attach(str(path), name="registry", read_only=True)
         return connection.table(source.table, database=("registry", "main"))
     staged = scratch / "rows.parquet"
     if path is not None:
         _stage_sqlite(path, mapping, staged)
     else:
-        foreign = ibis.connect(_database(source))
+        foreign = _connected(source)
         try:
             rows = foreign.table(source.table)
             named = rows.select(*_named(mapping, rows.columns))
@@ -184,7 +184,31 @@ def _table(connection: Any, mapping: Mapping, base: Path, scratch: Path) -> Any:
     return scan(connection, staged)
 
 
-_SQLITE: Final = frozenset({".sqlite", ".sqlite3"})
+_SQLITE: Final = b"SQLite format 3\0"
+"""What such a file begins with, whatever its name."""
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _connected(source: Source) -> Any:
+    """Connect with a database server. What its driver says may quote the address, and is not told."""
+    scheme = _database(source).partition("://")[0]
+    try:
+        return ibis.connect(_database(source))
+    except ImportError:
+        raise DataError(
+            f"{source_name(source)}: its address begins with {scheme}://, and the driver for that is not "
+            f"installed; install Ibis with it beside the engine (ibis-framework[{scheme}])"
+        ) from None
+    except ValueError:
+        raise DataError(f"{source_name(source)}: Ibis knows no databases of the kind {scheme}://") from None
+    except Exception as error:
+        raise DataError(
+            f"{source_name(source)}: no connection with the database ({type(error).__name__})"
+        ) from None
 
 
 def _header(source: Source, path: Path) -> list[str]:

@@ -25,6 +25,7 @@ from mpc_engine.harness.play import play
 from mpc_engine.harness.record import Run, Usage
 from mpc_engine.identity import load_card, load_identity, utc_now
 from mpc_engine.party.config import load_config
+from mpc_engine.party.dossier import read_dossier
 from mpc_engine.party.roster import Roster
 from tests.harness.staged import NAMES, PARTIES, scenario_of
 from tests.party.nursery import environment
@@ -248,6 +249,14 @@ def test_a_layout_is_what_parties_can_start_with(tmp_path: Path) -> None:
         assert (config.service.analysts is not None) == (home.name == "one")
     identity = load_identity(made.homes["two"].folder / "identity")
     assert abs(identity.certificate.not_after - utc_now() - timedelta(minutes=5)) < timedelta(minutes=1)
+
+
+def test_analysts_are_enrolled_with_what_the_policies_grant(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    text = ASK + '[policy.budget]\nepsilon = "9"\nper_analyst = "1.5"\n'
+    made = Layout(scenario_of(tmp_path / "study", text), tmp_path / "made")
+    analysts = read_dossier(made.homes["two"].config).situation.analysts
+    assert {each.terms.budget for each in analysts.values()} == {"1.5"}
 
 
 def test_a_party_is_given_new_keys(tmp_path: Path) -> None:

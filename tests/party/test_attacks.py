@@ -74,6 +74,22 @@ def test_an_analyst_who_is_revoked_while_a_session_computes_gets_no_release() ->
     run(scenario)
 
 
+def test_a_revoked_analyst_is_refused_where_anybodys_requests_are_taken() -> None:
+    """Another party still takes in what she asks, and passes it on."""
+
+    async def scenario(house: Household) -> None:
+        card = house.analyst.card
+        revoked = replace(house.situation(2), analysts={}, revoked=frozenset({card.fingerprint}))
+        house.parties[2].reload(revoked)
+        status = await house.until((await house.submit()).id, "REJECTED")
+        assert "party2 revoked a card of" in status.parties["party2"].reason
+        assert not any(ledger.sessions() for ledger in house.ledgers.values())
+        house.parties[2].reload(replace(revoked, revoked=frozenset()))
+        await house.until((await house.submit(key="again")).id)
+
+    run(scenario, policies={2: with_policy(analysts="any")})
+
+
 # --- one dishonest party ------------------------------------------------------------------------------
 
 

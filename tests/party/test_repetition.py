@@ -235,3 +235,14 @@ def test_a_namesake_elsewhere_is_not_taken_for_the_analyst() -> None:
             await house.until((await house.submit()).id, "REJECTED")
 
     asyncio.run(scenario())
+
+
+def test_an_operator_is_told_of_another_analysts_question_that_differs_by_one_condition() -> None:
+    async def scenario(house: Household) -> None:
+        first = await approved(house, await house.submit(key="one"))
+        house.analyst = BOB
+        narrower = crosstab(where=[{"variable": "sex", "in": ["female"]}])
+        said = await shown(house, await house.submit(narrower, key="bob's"))
+        assert f"Request {first.id[:8]} by alice of 20" in said and "Possible differencing" in said
+
+    play(scenario)
