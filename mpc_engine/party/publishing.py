@@ -2,8 +2,8 @@
 
 A session is published over one link after another until all parties have stored release and receipt. Only
 then is the key to the stored shares destroyed: until then somebody may need them. It ends otherwise only if
-a party states, signed, that it never committed or has given up: then nothing can be opened any more, the
-budget stays spent, and the key is destroyed too.
+a party states, signed, that it never committed or has given up, or a check has failed here again and again:
+then nothing can be opened any more, the budget stays spent, and the key is destroyed too.
 """
 
 from __future__ import annotations

@@ -23,10 +23,11 @@ committed; **U4** the party serves, and answers a fresh question; **U5** nothing
 (`tests/robustness/test_canaries.py`); **U6** the audit chain verifies; **U7** nothing is left behind: no
 task, stream, file descriptor or memory of a session.
 
-`tests/docs/test_named_tests.py` checks that each row is here and that each test exists. All of them pass in
-`make faults`, which kills at every named place, at every party and at every sync call, in four minutes;
-`make test` plays every sixth of the cases that take long. Those marked *strace* or *mount* are skipped, with
-the reason, where tracing or mounting is not permitted.
+`tests/docs/test_named_tests.py` checks that each row is here and that each test exists. Those under
+`tests/faults/` pass in `make faults`, which kills at every named place, at every party and at every sync
+call, in four minutes; `make test` has the others, and every sixth case of those that take long, without the
+two that wait longest. Those marked *strace* or *mount* are skipped, with the reason, where tracing or
+mounting is not permitted.
 
 `tests/faults/` looks for U after each fault (`tests/faults/universal.py`). Where a test runs: *processes*,
 real parties as processes with TLS on this machine; *one process*, whole parties with real ledgers and

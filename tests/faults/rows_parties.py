@@ -37,7 +37,10 @@ PARTIES: Final = (
     Row(
         "F21",
         "no space on the disk",
-        "`LEDGER_WRITE`; nothing is sent; goes on when there is space",
+        (
+            "`LEDGER_WRITE`; nothing is sent; goes on when there is space; at the commit itself the others "
+            "may have paid already: `PUBLICATION_ABORT`"
+        ),
         (
             "faults/disks::no_space_for_what_a_session_writes",
             "faults/disks::a_party_on_a_full_disk_is_not_ready_until_there_is_space",
@@ -220,13 +223,17 @@ PARTIES: Final = (
     ),
     Row(
         "F36",
-        "a party away for days at the end",
-        "the release can be fetched all the time; stored shares are destroyed only when all have it",
+        "a party away for a day after the commit",
+        (
+            "before it has opened and signed, the release waits for it; once all have signed, it can be "
+            "fetched; stored shares are destroyed only when all have it"
+        ),
         (
             "scenarios/offline_for_a_day",
             "harness/memory::a_party_is_away_for_hours_before_it_has_stored_the_release",
+            "party/bad_luck::a_release_can_be_fetched_before_the_last_party_has_stored_it",
             "ledger/sessions::who_has_stored_the_release",
         ),
-        "simulator, ledger",
+        "simulator, one process, ledger",
     ),
 )

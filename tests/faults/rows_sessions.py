@@ -22,7 +22,8 @@ SESSIONS: Final = (
         "killed after reserving",
         (
             "at its next start the session is ABORTED; its ticket never runs again; the request is tried "
-            "in a new session"
+            "in a new session, unless others had committed meanwhile: then those have paid, nothing is "
+            "opened, and it is returned with `PUBLICATION_ABORT`"
         ),
         (
             "faults/killed::a_party_is_killed_at_a_named_place",
@@ -35,7 +36,7 @@ SESSIONS: Final = (
     Row(
         "F3",
         "killed in the middle of any round",
-        "as F2; nothing is released",
+        "before its commit as F2; after it as F4",
         (
             "faults/rounds::a_party_is_killed_at_each_round",
             "faults/counting::a_party_is_killed_in_the_middle_of_computing",
@@ -178,7 +179,11 @@ SESSIONS: Final = (
     Row(
         "F16",
         "a wrong share in an opening",
-        "`INTEGRITY_ABORT`; no release; spent where it had committed",
+        (
+            "the session ends with `INTEGRITY_ABORT`, after the commit when publishing has failed so three "
+            "times; nobody else holds a release; spent where it had committed, and the request is returned "
+            "with `PUBLICATION_ABORT`"
+        ),
         (
             "faults/counting::a_wrong_share_of_an_opening",
             "release/faults::any_one_wrong_share_of_a_value",

@@ -14,7 +14,7 @@ from mpc_engine.ledger.transaction import Transaction
 from mpc_engine.party import failpoints
 from mpc_engine.party.lines import Begin
 from tests.party.household import CODEBOOK, Household
-from tests.party.plots import eventually, idle, run, states, ticket_of, write_fails
+from tests.party.plots import eventually, idle, run, state_of, states, ticket_of, write_fails
 
 
 def test_a_failure_to_count_at_the_sequencer_says_nothing_about_records() -> None:
@@ -182,3 +182,23 @@ def test_requests_made_with_a_former_codebook_are_still_listed() -> None:
         assert [each["id"] for each in listed["requests"]] == [status.id]
 
     run(scenario)
+
+
+def test_a_release_can_be_fetched_before_the_last_party_has_stored_it() -> None:
+    async def scenario(house: Household) -> None:
+        with write_fails(house.ledgers[2], "signed") as failing:
+            status = await house.submit()
+            assert await eventually(lambda: state_of(house, status.id) == "RELEASED")
+            ticket = ticket_of(house, status.id)
+            fetched = await house.call(1, "Result", id=status.id)
+            assert states(house, ticket)[2] == "OPENED" and fetched["receipt"]["signatures"]
+            assert all(ticket in house.keys[number].tickets() for number in (1, 2, 3))
+            failing[0] = False
+            for party in house.parties.values():
+                party._spawn(party._tick())  # one with a short period
+            assert await eventually(lambda: set(states(house, ticket).values()) == {"RELEASED"})
+        assert await house.call(1, "Result", id=status.id) == fetched
+        assert await eventually(lambda: not any(keys.tickets() for keys in house.keys.values()))
+
+    with mock.patch("mpc_engine.party.daemon.TICK_S", 0.2):
+        run(scenario)
