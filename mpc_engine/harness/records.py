@@ -1,6 +1,6 @@
 """Made-up records in place of a silo's file, so that a scenario can be as large as it likes.
 
-Two kinds. ``dummy`` draws every column from the codebook, as `mpc-engine data dummy` does. ``cells`` is made
+Two kinds. ``dummy`` draws every column from the codebook, as `mpc-engine dummy` does. ``cells`` is made
 for the audit of privacy: each cell of the first question's grid holds k or k + 1 patients in all, as a coin
 says, where k is the threshold of the release. There both the value of a shown cell and its suppression tell
 as much about the last patient as the noise allows.

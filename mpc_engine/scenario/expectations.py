@@ -1,7 +1,8 @@
 """What is to come of a scenario, as documents; `mpc_engine.harness.checks` looks whether it did.
 
-Beside what a scenario lists, three things are always expected: that every question without an `outcome` of
-its own is answered, that the parties serve in the end, and the universal outcome of docs/faults.md.
+Beside what a scenario lists, four things are always expected: that every question without an `outcome` of its
+own is answered, that every fault comes, that the parties serve in the end, and the universal outcome of
+docs/faults.md.
 """
 
 from __future__ import annotations

@@ -384,9 +384,9 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
                 f"The absolute error of the table is {expectation.precision:g} times smaller than after "
                 "masking at each site, what is hidden being taken as 0.",
                 masked.total >= expectation.precision * mpc.total,
-                f"Under MPC the table's absolute error is {mpc.total:.1f}, noise included, against "
-                f"{masked.total:.0f} after masking (the rest summed), {whole.total:.0f} (whole cells), and "
-                f"{read.total:.1f} if each count that a site withholds is read as k / 2 = {k / 2:g}.",
+                f"Under MPC the table's absolute error is {mpc.total:.1f}, noise included and "
+                f"what is hidden taken as 0, against {masked.total:.0f} after masking (the rest summed), "
+                f"{whole.total:.0f} (whole cells), and {read.total:.1f} if each count that a site withholds is read as k / 2 = {k / 2:g}.",
             )
         )
     return verdicts
