@@ -88,7 +88,7 @@ def report(rows: Sequence[Row], console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, each once: half a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes, each once: about ten seconds")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the generated counts (%(default)s)")
     chosen = parser.parse_args(arguments)

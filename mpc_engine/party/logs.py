@@ -2,7 +2,8 @@
 
 What is not on the list, or not of the form that its key has there, is left out and counted. The texts of
 failures are never written, for they may quote records, files or labels: only their kinds and places in the
-engine, and what the transport says of a connection. The operator reads the rest with `mpc-engine party doctor`, on a terminal.
+engine, and what the transport says of a connection. The operator reads the rest with
+`mpc-engine party doctor`, on a terminal.
 """
 
 from __future__ import annotations

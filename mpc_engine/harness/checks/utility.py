@@ -386,7 +386,8 @@ def keeps(run: Run, expectation: Keeps) -> Sequence[Verdict]:
                 masked.total >= expectation.precision * mpc.total,
                 f"Under MPC the table's absolute error is {mpc.total:.1f}, noise included and "
                 f"what is hidden taken as 0, against {masked.total:.0f} after masking (the rest summed), "
-                f"{whole.total:.0f} (whole cells), and {read.total:.1f} if each count that a site withholds is read as k / 2 = {k / 2:g}.",
+                f"{whole.total:.0f} (whole cells), and {read.total:.1f} if each count that a site "
+                f"withholds is read as k / 2 = {k / 2:g}.",
             )
         )
     return verdicts
