@@ -31,6 +31,7 @@ from mpc_engine.documents import refuse
 from mpc_engine.errors import DataError
 from mpc_engine.silo.mapping import Mapping, Source
 from mpc_engine.silo.registration import change_logs
+from mpc_engine.silo.server import server_table
 from mpc_engine.silo.store import writing
 
 ROW: Final = "row\x1f"
@@ -173,14 +174,10 @@ def _table(connection: Any, mapping: Mapping, base: Path, scratch: Path) -> Any:
     if path is not None:
         _stage_sqlite(path, mapping, staged)
     else:
-        foreign = _connected(source)
-        try:
-            rows = foreign.table(source.table)
+        with server_table(_database(source), str(source.table), source_name(source)) as rows:
             named = rows.select(*_named(mapping, rows.columns))
             batches = named.to_pyarrow_batches(chunk_size=_BATCH_ROWS)
             _stage(batches, batches.schema, staged)
-        finally:
-            foreign.disconnect()
     return scan(connection, staged)
 
 
@@ -191,24 +188,6 @@ _SQLITE: Final = b"SQLite format 3\0"
 def _is_sqlite(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
-
-
-def _connected(source: Source) -> Any:
-    """Connect with a database server. What its driver says may quote the address, and is not told."""
-    scheme = _database(source).partition("://")[0]
-    try:
-        return ibis.connect(_database(source))
-    except ImportError:
-        raise DataError(
-            f"{source_name(source)}: its address begins with {scheme}://, and the driver for that is not "
-            f"installed; install Ibis with it beside the engine (ibis-framework[{scheme}])"
-        ) from None
-    except ValueError:
-        raise DataError(f"{source_name(source)}: Ibis knows no databases of the kind {scheme}://") from None
-    except Exception as error:
-        raise DataError(
-            f"{source_name(source)}: no connection with the database ({type(error).__name__})"
-        ) from None
 
 
 def _header(source: Source, path: Path) -> list[str]:

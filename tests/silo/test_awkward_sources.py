@@ -131,19 +131,6 @@ def test_a_sqlite_file_may_have_any_name(tmp_path: Path) -> None:
         path.write_text(path.read_text().replace(f'"{address}"', '"registry.sqlite"'))
 
 
-@pytest.mark.parametrize(
-    ("scheme", "words"), [("postgres", r"ibis-framework\[postgres\]"), ("nosuch", "no databases of the kind")]
-)
-def test_a_server_without_its_driver_is_named_and_its_address_is_not(
-    tmp_path: Path, scheme: str, words: str
-) -> None:
-    source = f'database = "{scheme}://u:secret@localhost/x"\ntable = "tumours"'
-    path = studies.write(tmp_path, "", studies.MAPPING.replace('file = "rows.csv"', source))
-    with pytest.raises(DataError, match=words) as refused:
-        register(path, tmp_path / "state")
-    assert "secret" not in str(refused.value)
-
-
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
 def test_a_database_with_unwritten_changes_is_refused(tmp_path: Path, kind: str) -> None:
     mapping = studies.MAPPING.replace('file = "rows.csv"', f'database = "registry.{kind}"\ntable = "tumours"')
