@@ -235,7 +235,8 @@ class Desk:
             self.settle(tx, settled)
         elif settled.ticket is not None and self._lacks(settled.ticket):
             self._return_unknown(tx, settled)
-        # Else, if a session of its own answers it, this party says so itself when it holds the release.
+        elif settled.ticket is not None:
+            self._end_unwanted(tx, settled, settled.ticket)
 
     def _lacks(self, ticket: str) -> bool:
         """Tell whether no session of this party's own can bring a release, as after a restored backup."""
@@ -254,17 +255,31 @@ class Desk:
         self.settle(tx, settled.model_copy(update=ended))
         self._post.afterwards(self.on_unknown_release)
 
+    def _end_unwanted(self, tx: Transaction, settled: Settled, ticket: str) -> None:
+        """End a request whose answer is here, and which this party's policy would not have answered now.
+
+        If a session of its own answers it, this party says so itself when it holds the release.
+        """
+        row, session = self._ledger.request(settled.request), self._ledger.session(ticket)
+        if row is None or session is None or session.request == row.id:
+            return
+        for error in self.judge(submission_of(row.body)).reasons[:1]:
+            state = "REJECTED" if isinstance(error, PolicyError) else "RETURNED"
+            ended = {"state": state, "reason": error.reason, "detail": str(error), "ticket": None}
+            self.settle(tx, settled.model_copy(update=ended))
+
     def _may_serve(self, settled: Settled) -> bool:
-        """Tell whether a release that is here answers a request that this party approved and would again."""
+        """Tell whether a release that is here answers a request that this party approved and would again.
+
+        Whoever withdraws it at the same time comes too late.
+        """
         row = self._ledger.request(settled.request)
         session = None if settled.ticket is None else self._ledger.session(settled.ticket)
         if row is None or session is None or self._ledger.receipt(session.ticket) is None:
             return False
-        try:
-            self.check_wanted(row.id)
-        except EngineError:
+        own, asked = self._ledger.decisions(row.id).get(self._situation().name), submission_of(row.body)
+        if own is None or own.verdict != "approved" or self.judge(asked).reasons:
             return False
-        asked = submission_of(row.body)
         first, release = self._ledger.request(session.request), self._ledger.release(session.ticket)
         if first is not None:
             answered = submission_of(first.body)

@@ -81,10 +81,9 @@ def read_dossier(
     analysts: dict[str, Analyst] = {}
     for analyst in trust.analysts():
         analysts |= {card.fingerprint: analyst for card in analyst.cards}
-    revoked: set[str] = set()
-    for card in (each.read() for each in trust.revoked()):
-        if card.role == "analyst":
-            revoked |= {card.fingerprint, card.origin_fingerprint}
+    revoked = frozenset(
+        card.name for card in (each.read() for each in trust.revoked()) if card.role == "analyst"
+    )
     situation = Situation(
         roster.number(config.name),
         directory,
@@ -96,6 +95,6 @@ def read_dossier(
         Deadlines(config.deadlines.connect_s, config.deadlines.round_s, config.service.session_s),
         config.service.most_sessions,
         config.dev,
-        frozenset(revoked),
+        revoked,
     )
     return Dossier(config, roster, situation)

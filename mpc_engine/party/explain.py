@@ -16,7 +16,7 @@ from mpc_engine.dp import Rule, publication_probability
 from mpc_engine.dp.accounting import NOT_PRIVATE, Guarantee
 from mpc_engine.dp.noise_table import NoiseTable
 from mpc_engine.ledger.charge import Charge, micro_words
-from mpc_engine.ledger.rows import BudgetRow
+from mpc_engine.ledger.rows import OPEN_REQUEST, BudgetRow
 from mpc_engine.party.account import charge_of
 from mpc_engine.party.overview import printable
 from mpc_engine.party.policy import Policy
@@ -245,17 +245,23 @@ def _left(row: BudgetRow, charge: Charge) -> tuple[str, bool]:
 
 
 def _similar(query: Query, codebook: Codebook, earlier: Sequence[Earlier]) -> list[str]:
-    """Return warnings of earlier requests that, with this one, tell more than either."""
-    found = []
+    """Return warnings of earlier requests that, with this one, tell more than either.
+
+    Of many the answered ones come first, those of the same analyst before others', the latest before earlier
+    ones; so nobody's open requests hide an answer.
+    """
+    found: list[tuple[tuple[bool, bool], str]] = []
     for each in earlier:
         words = likeness(query, each.query, codebook)
         if words:
             day = f" of {each.day}" if each.day else ""
             state = each.state.lower().replace("_", " ")
             by = f" by {printable(each.by)}" if each.by else ""
-            found.append(f"Request {each.id[:8]}{by}{day} ({state}): {words}")
+            rank = (each.state in OPEN_REQUEST, bool(each.by))
+            found.append((rank, f"Request {each.id[:8]}{by}{day} ({state}): {words}"))
+    found = sorted(reversed(found), key=lambda each: each[0])
     more = len(found) - MOST_SIMILAR
-    return [*found[-MOST_SIMILAR:], *([f"And {more} earlier ones like it."] if more > 0 else [])]
+    return [words for _, words in found[:MOST_SIMILAR]] + ([f"And {more} more like it."] if more > 0 else [])
 
 
 def likeness(query: Query, before: Query, codebook: Codebook) -> str:

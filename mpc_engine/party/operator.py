@@ -105,6 +105,8 @@ class Operator:
         proposal = here.proposal(query, submission.codebook)
         plan = agreed_plan(proposal, {**self._notices.thresholds(), here.name: here.policy.least_threshold})
         remaining = self._ledger.budgets(here.limits(row.analyst, row.analyst_name, row.project))
+        enrolled = here.terms(row.analyst)
+        cards = [] if enrolled is None else [card.fingerprint for card in enrolled.cards]
         stored, charge = answered_by(self._ledger, proposal, self._notices.known()), charge_of(plan.guarantee)
         lines = explain_request(
             query,
@@ -113,7 +115,7 @@ class Operator:
             here.policy,
             remaining,
             asker=Asker(row.analyst_name, row.project, row.received[:10], row.received_from),
-            earlier=earlier_of(self._ledger, row, stored),
+            earlier=earlier_of(self._ledger, cards, row, stored),
             waits=self._desk.judge(submission).waits,
             settled=settled(self._ledger, row, stored, charge),
         )

@@ -69,7 +69,7 @@ class Situation:
         policy, dataset, codebook: its own; `dataset` is "" at a helper.
         analysts: those it enrolled, by the fingerprint of a card.
         most_sessions: that it runs at a time, if it is the sequencer.
-        revoked: fingerprints of analysts' cards that it revoked, and of the first cards that these follow.
+        revoked: names of the analysts of whom it revoked a card.
     """
 
     number: int
@@ -155,14 +155,12 @@ class Situation:
             return Judgement("refused", (error,))
 
     def _check_trusted(self, submission: Submission) -> None:
-        """Raise PolicyError for a card that this party revoked, or a later one of that analyst.
+        """Raise PolicyError for an analyst whose card this party revoked, unless this one is enrolled here.
 
-        Whoever else enrolled it: only a card that is enrolled here counts then.
+        Whoever else enrolled it. Told by the name, for whoever makes new keys keeps nothing else.
         """
         card = submission.analyst
-        if card.fingerprint in self.analysts:
-            return
-        if not self.revoked.isdisjoint((card.fingerprint, card.origin_fingerprint)):
+        if card.fingerprint not in self.analysts and card.name in self.revoked:
             raise PolicyError(
                 f"{self.name} revoked a card of {card.name}, and has not enrolled the one that signed this "
                 "request. No count was shared"

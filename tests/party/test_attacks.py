@@ -79,7 +79,7 @@ def test_a_revoked_analyst_is_refused_where_anybodys_requests_are_taken() -> Non
 
     async def scenario(house: Household) -> None:
         card = house.analyst.card
-        revoked = replace(house.situation(2), analysts={}, revoked=frozenset({card.fingerprint}))
+        revoked = replace(house.situation(2), analysts={}, revoked=frozenset({card.name}))
         house.parties[2].reload(revoked)
         status = await house.until((await house.submit()).id, "REJECTED")
         assert "party2 revoked a card of" in status.parties["party2"].reason
@@ -88,6 +88,39 @@ def test_a_revoked_analyst_is_refused_where_anybodys_requests_are_taken() -> Non
         await house.until((await house.submit(key="again")).id)
 
     run(scenario, policies={2: with_policy(analysts="any")})
+
+
+async def answered_late(house: Household) -> str:
+    """Return a request whose answer is stored everywhere, and of which party 3 has not heard yet."""
+    first = await house.until((await house.submit()).id)
+    await house.settled(first.ticket or "")
+    house.exchange.cut(1, 3)
+    second = await house.submit(key="two")
+    assert await eventually(lambda: len(house.ledgers[2].decisions(second.id)) == 2)
+    return second.id
+
+
+def test_a_request_ends_where_its_analyst_was_revoked_after_it_was_approved() -> None:
+    async def scenario(house: Household) -> None:
+        request = await answered_late(house)
+        revoked = replace(house.situation(2), analysts={}, revoked=frozenset({house.analyst.name}))
+        house.parties[2].reload(revoked)
+        house.exchange.heal(1, 3)
+        await house.until(request)
+        assert await eventually(lambda: state_of(house, request, 2) == "REJECTED")
+
+    run(scenario)
+
+
+def test_who_withdraws_as_a_stored_release_is_served_comes_too_late() -> None:
+    async def scenario(house: Household) -> None:
+        request = await answered_late(house)
+        house.parties[2].desk._withdrawn.add(request)  # the word of it is still on its way
+        house.exchange.heal(1, 3)
+        await house.until(request)
+        assert await eventually(lambda: state_of(house, request, 2) == "RELEASED")
+
+    run(scenario)
 
 
 # --- one dishonest party ------------------------------------------------------------------------------

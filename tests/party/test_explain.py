@@ -229,7 +229,27 @@ def test_the_latest_similar_requests_are_named() -> None:
     )
     named = [line for style, line in lines if style == "warn" and line.startswith("Request ")]
     assert len(named) == 5 and named[-1].startswith("Request 00000000 of 2026-01-01 (released): the same but")
-    assert ("warn", "And 3 earlier ones like it.") in lines
+    assert ("warn", "And 3 more like it.") in lines
+
+
+def test_open_requests_of_others_hide_no_answer() -> None:
+    def earlier(number: int, state: str, by: str) -> Earlier:
+        older = query(CROSSTAB, where=[where("age", 20, 30 + number)])
+        return Earlier(f"{number:08x}", older, state, "2026-01-01", by)
+
+    lines = told(
+        query(CROSSTAB, where=[where("age", 20, 50)]),
+        earlier=[
+            earlier(0, "RELEASED", ""),
+            earlier(1, "RELEASED", "bob"),
+            *(earlier(number, "PARTIALLY_REVIEWED", "bob") for number in range(2, 9)),
+        ],
+    )
+    named = [line for style, line in lines if style == "warn" and line.startswith("Request ")]
+    assert named[0].startswith("Request 00000000 of 2026-01-01 (released): ")
+    assert named[1].startswith("Request 00000001 by bob of 2026-01-01 (released): ")
+    assert named[2].startswith("Request 00000008 by bob of 2026-01-01 (partially reviewed): ")
+    assert len(named) == 5 and ("warn", "And 4 more like it.") in lines
 
 
 def test_words_of_analysts_cannot_steer_a_terminal() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from mpc_engine.identity import Analyst, Terms, throwaway_identity
 from mpc_engine.ledger.rows import SessionState
 from mpc_engine.party.messages import CostAnswer, Status
+from mpc_engine.party.repetition import earlier_of
 from mpc_engine.party.situation import Situation
 from mpc_engine.statistics.query import Query
 from tests.party.household import CODEBOOK, Household, crosstab, with_policy
@@ -237,12 +238,33 @@ def test_a_namesake_elsewhere_is_not_taken_for_the_analyst() -> None:
     asyncio.run(scenario())
 
 
+NARROWER = [{"variable": "sex", "in": ["female"]}]
+
+
 def test_an_operator_is_told_of_another_analysts_question_that_differs_by_one_condition() -> None:
     async def scenario(house: Household) -> None:
         first = await approved(house, await house.submit(key="one"))
         house.analyst = BOB
-        narrower = crosstab(where=[{"variable": "sex", "in": ["female"]}])
-        said = await shown(house, await house.submit(narrower, key="bob's"))
+        said = await shown(house, await house.submit(crosstab(where=NARROWER), key="bob's"))
         assert f"Request {first.id[:8]} by alice of 20" in said and "Possible differencing" in said
+        # Once bob has had the very answer himself, it is his own request that is named.
+        second = await approved(house, await house.submit(key="the same"))
+        assert second.served_from is not None
+        said = await shown(house, await house.submit(crosstab("2", where=NARROWER), key="bob's again"))
+        assert f"Request {second.id[:8]} of 20" in said and first.id[:8] not in said
+
+    play(scenario)
+
+
+def test_a_namesake_is_told_apart_and_new_keys_are_the_same_analyst() -> None:
+    async def scenario(house: Household) -> None:
+        first = await approved(house, await house.submit(key="one"))
+        row = house.ledgers[2].request(first.id)
+        assert row is not None
+        later = replace(row, id="0" * 32, analyst="sha256:" + "9" * 64, received="9999", ticket=None)
+        (other,) = earlier_of(house.ledgers[2], [], later, None)
+        assert other.by == f"alice ({row.analyst[-8:]})"
+        (own,) = earlier_of(house.ledgers[2], [row.analyst], later, None)
+        assert (own.by, own.id) == ("", first.id)
 
     play(scenario)
