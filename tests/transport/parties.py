@@ -118,7 +118,7 @@ def link(
     name: bytes = NAME,
     *,
     connect_timeout_s: float = 10.0,
-    round_timeout_s: float = 10.0,
+    round_timeout_s: float = 60.0,
     max_ahead_bytes: int = 1 << 26,
 ) -> Any:
     """Return the context of a link."""
@@ -136,7 +136,7 @@ async def opened(
     parties: int = 3,
     computing: int | None = None,
     *,
-    round_timeout_s: float = 10.0,
+    round_timeout_s: float = 60.0,
     max_ahead_bytes: int = 1 << 26,
 ) -> AsyncIterator[list[AnyLink]]:
     """Yield open links of `kind`, memory or grpc; whatever is still open is aborted at the end."""

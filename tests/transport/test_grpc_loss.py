@@ -46,7 +46,7 @@ asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
 """
 
 
-def test_a_killed_peer_is_lost_to_all_within_a_second(tmp_path: Path) -> None:
+def test_a_killed_peer_is_lost_to_all_long_before_the_deadline(tmp_path: Path) -> None:
     for n in (1, 2, 3):
         (tmp_path / f"p{n}.pem").write_bytes(identity(f"p{n}").certificate.pem)
     (tmp_path / "p3.key").write_bytes(identity("p3").private_key_pem)
