@@ -133,7 +133,7 @@ PARTIES: Final = (
     Row(
         "F29",
         "giant, compressed and countless messages",
-        "refused by their length; no growth",
+        "refused by their length, or not read; memory grows by less than 64 MiB",
         (
             "robustness/wire_attacks::messages_of_a_gibibyte",
             "robustness/wire_attacks::a_bomb_of_gzip",
@@ -183,7 +183,7 @@ PARTIES: Final = (
         "F33",
         "SIGTERM",
         (
-            "not ready at once; before the commit ABORTED, after it 30 seconds, then on at the next "
+            "told to the supervisor; before the commit ABORTED, after it the party goes on at its next "
             "start; exit 0"
         ),
         (

@@ -136,7 +136,10 @@ SESSIONS: Final = (
     Row(
         "F12",
         "a message twice",
-        "the same content is ignored, another is `EQUIVOCATION`",
+        (
+            "of a control message the same content is ignored, another is `EQUIVOCATION`; a data message a "
+            "second time is `PROTOCOL_ORDER`; on a line it is ignored by its number"
+        ),
         (
             "transport/link_contract::a_copy_of_a_control_message_is_ignored_and_another_content_is_equivocation",
             "transport/link_contract::a_data_message_comes_once",
@@ -168,8 +171,9 @@ SESSIONS: Final = (
     Row(
         "F15",
         "corrupt messages",
-        "below TLS the connection ends; above it `INVALID_SHARE` or `INTEGRITY_ABORT` naming the peer",
+        "`PROTOCOL_ORDER`, naming the peer; `INVALID_SHARE` for elements outside the field",
         (
+            "protocols/arithmetic::a_share_outside_the_field_is_refused_in_a_product",
             "transport/grpc_frames::spoiled_frames",
             "transport/frames::any_bytes_are_a_frame_or_refused",
             "release/faults::a_message_cut_short",
@@ -195,9 +199,13 @@ SESSIONS: Final = (
     Row(
         "F17",
         "strangers, forged leaves, an analyst at the peers' port",
-        "the handshake fails; counted, and logged with the fingerprint",
+        (
+            "the handshake fails: counted, and at the peers' port logged as a number; whom TLS lets in and "
+            "no card names is refused with `CERT_UNKNOWN`, and logged with the fingerprint"
+        ),
         (
             "transport/switchboard_trust::strangers_analysts_and_forgeries_fail_the_handshake_and_are_counted",
+            "transport/switchboard_trust::a_leaf_signed_by_a_trusted_authority_is_known_by_its_fingerprint",
             "transport/analyst_port::whoever_is_not_enrolled_does_not_complete_the_handshake",
         ),
         "wire",
@@ -205,7 +213,7 @@ SESSIONS: Final = (
     Row(
         "F18",
         "expiry during a session; overlap of a rotation",
-        "running sessions are completed, new connections refused; renewed, the party serves again",
+        "running sessions are completed; a party does not start with it; renewed, it serves again",
         (
             "scenarios/certificate_expires",
             "party/serve::an_expired_certificate_keeps_a_party_from_starting",
