@@ -21,7 +21,7 @@ import pytest
 from mpc_engine.client import Client, connect
 from mpc_engine.client.request import Request
 from mpc_engine.errors import RateLimitError
-from mpc_engine.ledger.rows import HOLDING, PUBLISHING
+from mpc_engine.ledger.rows import HOLDING, PUBLISHING, SessionRow
 from mpc_engine.party.messages import Status
 from mpc_engine.scenario.trial import NAMES, SILOS, make_trial
 from tests.faults.universal import CANARIES, check_universal
@@ -220,6 +220,15 @@ class Parties(Services):
         for name in NAMES:
             ledger = self.ledger(name)
             found[name] = [str(row.state) for row in ledger.sessions_of(request)]
+            ledger.close()
+        return found
+
+    def sessions(self, request: str) -> list[SessionRow]:
+        """Return a request's sessions at all parties."""
+        found: list[SessionRow] = []
+        for name in NAMES:
+            ledger = self.ledger(name)
+            found += ledger.sessions_of(request)
             ledger.close()
         return found
 

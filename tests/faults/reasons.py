@@ -45,7 +45,7 @@ _SHORT: Final = {
     "LEDGER_BROKEN": "faults/ledgers::a_spoilt_ledger_does_not_start",
     "IN_USE": "party/serve::a_second_service_on_the_folder_is_refused",
     "IDEMPOTENCY_MISMATCH": "faults/clients::another_question_under_the_same_key",
-    "UNKNOWN_REQUEST": "party/daemon::an_analyst_sees_own_requests_only",
+    "UNKNOWN_REQUEST": "party/owners::only_the_owner_sees_a_request",
     "REQUEST_STATE": "faults/clients::a_request_is_withdrawn_at_each_phase",
     "QUESTION_BUSY": "faults/rounds::a_party_that_still_holds_the_last_session_is_asked_again",
     "STALE_SESSION": "faults/rounds::a_ticket_is_never_used_again",

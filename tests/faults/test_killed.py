@@ -9,6 +9,7 @@ import pytest
 from mpc_engine.party.failpoints import FAILPOINTS
 from mpc_engine.scenario.trial import NAMES
 from tests.faults.parties import CHARGE, Parties
+from tests.faults.universal import has_opened
 
 COMMITTED = FAILPOINTS[FAILPOINTS.index("after_commit") :]
 
@@ -38,6 +39,10 @@ def test_a_party_is_killed_at_a_named_place(parties: Parties, place: str, name: 
         assert place == "before_commit" and status.reason == "PUBLICATION_ABORT"
         assert sessions[name] == ["ABORTED"] and spent[name] == 0
         assert not {state for states in sessions.values() for state in states} - {"ABORTED", "LOST"}
+        for each in NAMES:
+            ledger = parties.ledger(each)
+            assert not [row for row in ledger.sessions_of(request.id) if has_opened(row)], each
+            ledger.close()
     assert set(spent.values()) <= {0, CHARGE}
     if status.state == "RELEASED":
         assert set(spent.values()) == {CHARGE}

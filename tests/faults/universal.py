@@ -16,14 +16,22 @@ from collections.abc import Iterable, Mapping
 
 from mpc_engine.errors import catalogue
 from mpc_engine.ledger.reading import Reading
-from mpc_engine.ledger.rows import HOLDING, PUBLISHING
+from mpc_engine.ledger.rows import HOLDING, PUBLISHING, SessionRow
 from tests.party.household import Household, crosstab
 
 CANARIES = ("canary-folder-93e1", "canary-title-5b07", "canary-record-4711")
 REASONS = frozenset(cls.reason for cls in catalogue()) - {"INTERNAL"}
 OPENING = ("PATTERN", "OPENED", "SIGNED", "RELEASED")
-"""States in which a party has opened something."""
+"""States of a session that goes on or is released in which a party has opened something."""
 SPENT = (*PUBLISHING, "RELEASED", "LOST", "ADOPTED")
+
+
+def has_opened(row: SessionRow) -> bool:
+    """Tell whether a party has seen anything of what a session opens, whatever became of the session then.
+
+    One that has given it up is LOST, and keeps the hash of the pattern that it saw.
+    """
+    return row.state in OPENING or row.pattern_hash is not None or bool(row.release_digest)
 
 
 def check_universal(ledgers: Mapping[str, Reading], texts: Iterable[str], roster: int) -> None:
@@ -46,8 +54,7 @@ def check_universal(ledgers: Mapping[str, Reading], texts: Iterable[str], roster
         found = {name: each[ticket] for name, each in rows.items() if ticket in each}
         releases = {ledger.release(ticket) for ledger in ledgers.values()} - {None}
         assert len(releases) <= 1, f"two releases of the session {ticket}"
-        opened = any(row.state in OPENING for row in found.values()) or bool(releases)
-        if opened:
+        if releases or any(has_opened(row) for row in found.values()):
             states = {name: row.state for name, row in found.items()}
             assert len(found) == roster and all(row.state in SPENT for row in found.values()), states
             assert len({row.charge for row in found.values()}) == 1

@@ -259,6 +259,15 @@ def test_each_breach_of_the_universal_outcome_is_found(tmp_path: Path, spoil: Sp
     assert not found.holds and words in found.found
 
 
+def test_a_pattern_that_a_lost_session_saw_is_paid_for_by_all(tmp_path: Path) -> None:
+    run = played(tmp_path)
+    run.asked[0] = replace(run.asked[0], state="RETURNED", reason="PUBLICATION_ABORT", release=None)
+    lost = record("one", [row(state="LOST", reason="INTEGRITY_ABORT", pattern_hash=b"p")])
+    ended = [row(state="ABORTED", reason="PEER_UNAVAILABLE")]
+    run.parties = {"one": lost, **{name: record(name, ended) for name in ("two", "helper")}}
+    assert "had not paid" in universal(run).found
+
+
 def test_what_the_universal_outcome_allows(tmp_path: Path) -> None:
     run = played(tmp_path)
     aborted = row("t0", "ABORTED", reason="PEER_UNAVAILABLE")

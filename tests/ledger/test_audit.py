@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from mpc_engine.errors import DocumentError, LedgerBrokenError
 from mpc_engine.identity.signing import SigningKey
 from mpc_engine.ledger.audit import export, verify_export
 from mpc_engine.ledger.chain import EMPTY, Head
+from mpc_engine.ledger.ledger import Ledger
 from tests.ledger.books import Clock, brought_to, memory
 
 KEY, OTHER = SigningKey.create(), SigningKey.create()
@@ -41,12 +43,34 @@ def test_entries_say_what_happened() -> None:
     assert (reserved["micro_epsilon"], reserved["delta"]) == (1_000_000, str(2**36))
 
 
-def test_two_ledgers_of_the_same_history_differ_by_their_salts() -> None:
-    """So that a peer, who gets the body hashes, cannot try out what an entry says."""
-    from mpc_engine.ledger.ledger import Ledger
+def _in_memory(_: Path) -> Ledger:
+    return Ledger.in_memory(party="se", clock=Clock())
 
-    heads = {Ledger.in_memory(party="se", clock=Clock()).head() for _ in range(3)}
-    assert len(heads) == 3
+
+def _on_disk(folder: Path) -> Ledger:
+    return Ledger.open(folder, party="se", clock=Clock())
+
+
+def _revived(_: Path) -> Ledger:
+    return Ledger.from_image(_in_memory(_).image(), party="se", clock=Clock())
+
+
+@pytest.mark.parametrize("make", [_in_memory, _on_disk, _revived])
+def test_two_ledgers_of_the_same_history_differ_by_their_salts(
+    make: Callable[[Path], Ledger], tmp_path: Path
+) -> None:
+    """So that a peer, who gets the body hashes, cannot try out what an entry says."""
+    ledgers = [brought_to("RELEASED", make(tmp_path / name)) for name in ("one", "two")]
+    one, two = (list(ledger.entries()) for ledger in ledgers)
+    said = [[(entry.seq, entry.time_utc, entry.kind, entry.fields) for entry in book] for book in (one, two)]
+    assert said[0] == said[1] and len(one) == 9
+    salts = [entry.salt for entry in (*one, *two)]
+    assert {len(salt) for salt in salts} == {16}
+    assert len(set(salts)) == len(salts)
+    assert not {entry.body_hash for entry in one} & {entry.body_hash for entry in two}
+    assert ledgers[0].head() != ledgers[1].head()
+    for ledger in ledgers:
+        ledger.close()
 
 
 def test_an_export_shows_the_whole_chain() -> None:

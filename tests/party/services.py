@@ -23,8 +23,9 @@ from mpc_engine.party.control import SOCKET_NAME, ask
 from mpc_engine.scenario.trial import NAMES, Trial
 from tests.party.nursery import Child, nursery
 
-PATIENCE_S = 30.0
-"""So long anything may take here; far more than any needs."""
+PATIENCE_S = 75.0
+"""So long anything may take here, on a busy machine too; more than twice the time after which a party tries
+again what a full disk kept it from."""
 ENGINE = [sys.executable, "-m", "mpc_engine"]
 
 

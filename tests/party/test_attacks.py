@@ -68,8 +68,18 @@ def test_an_analyst_who_is_revoked_while_a_session_computes_gets_no_release() ->
 
         with mock.patch.object(failpoints, "hook", hook):
             status = await house.submit()
-            await eventually(lambda: state_of(house, status.id) in ("RELEASED", "RETURNED"))
-        assert state_of(house, status.id) != "RELEASED"
+            await house.until(status.id, "RETURNED")
+            await idle(house)
+        (refused,) = house.ledgers[2].sessions_of(status.id)
+        assert (refused.state, refused.reason, house.spent(2)) == ("ABORTED", "POLICY_DENIED", 0)
+        for number, ledger in house.ledgers.items():
+            # The others may have committed by then, and have paid; but nothing was opened.
+            (row,) = ledger.sessions_of(status.id)
+            assert row.state == "ABORTED" or (number != 2 and row.state == "LOST")
+            assert row.pattern_hash is None and ledger.release(row.ticket) is None
+            paid = "spent" if row.state == "LOST" else "released"
+            assert {state for _, state in ledger.charges(row.ticket).values()} == {paid}
+            assert not house.keys[number].tickets()
 
     run(scenario)
 

@@ -178,7 +178,7 @@ def test_counting_that_fails_ends_the_session_and_says_nothing_about_records() -
     run(scenario)
 
 
-def test_an_analyst_sees_own_requests_only() -> None:
+def test_an_analyst_asks_for_requests_parties_policies_and_costs() -> None:
     async def scenario(house: Household) -> None:
         status = await house.submit()
         with pytest.raises(UnknownRequestError):

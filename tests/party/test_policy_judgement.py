@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
+import ibis
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +29,7 @@ from mpc_engine.errors import DocumentError, PolicyError, PresetError
 from mpc_engine.identity.trust import Terms
 from mpc_engine.party.judgement import Use, check_codebook, check_query, uses
 from mpc_engine.party.policy import Policy
+from mpc_engine.silo.dates import date_pattern
 from mpc_engine.statistics.query import Query
 from tests.party.questions import (
     ALL,
@@ -32,6 +44,7 @@ from tests.party.questions import (
     query,
     where,
 )
+from tests.party.watch import watched
 
 OPEN = Policy("10", 1, tuple(Rule), greatest_delta=Fraction(1, 100))
 
@@ -314,6 +327,38 @@ def test_relaxing_a_policy_never_makes_it_refuse(
     assert len(lax.reasons) <= len(strict.reasons)
 
 
+FORBIDDEN: dict[str, Callable[[], object]] = {
+    "a file": lambda: open(__file__).close(),
+    "a path": lambda: Path(__file__).read_text(encoding="utf-8"),
+    "a descriptor": lambda: os.close(os.open(__file__, os.O_RDONLY)),
+    "whether a file is there": lambda: Path(__file__).exists(),
+    "a folder": lambda: os.listdir("."),
+    "a folder's entries": lambda: list(os.scandir(".")),
+    "a database": lambda: sqlite3.connect(":memory:").close(),
+    "the working folder": lambda: os.getcwd(),
+    "records": lambda: ibis.table({"age": "int64"}, name="records"),
+    "a table": lambda: pandas.DataFrame({"age": [1]}),
+    "what a silo does": lambda: date_pattern("%Y"),
+    "a socket": lambda: socket.socket().close(),
+    "another program": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
+    "the time": lambda: time.time(),
+    "a timer": lambda: time.monotonic(),
+    "date and time": lambda: datetime.now(UTC),
+    "today": lambda: date.today(),
+    "entropy": lambda: os.urandom(1),
+    "a secret": lambda: secrets.token_bytes(1),
+    "a random number": lambda: random.random(),
+    "a drawn number": lambda: random.randint(1, 6),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_watch_tells_of_whatever_else_is_looked_at(what: str) -> None:
+    with watched() as told:
+        FORBIDDEN[what]()
+    assert told
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pairs(), st.sampled_from(QUERIES))
 def test_a_judgement_follows_from_its_inputs_alone(policies: tuple[Policy, Policy], asked: Query) -> None:
@@ -322,18 +367,12 @@ def test_a_judgement_follows_from_its_inputs_alone(policies: tuple[Policy, Polic
         return found.verdict, sorted(map(str, found.reasons)), found.waits
 
     policy = policies[0]
-    first = said(policy)
     turned = replace(
         policy,
         approvals=dict(reversed(policy.approvals.items())),
         columns=None if policy.columns is None else dict(reversed(policy.columns.items())),
     )
-    # A judgement that opened a file, asked the time or drew at random would fail here.
-    forbidden = mock.Mock(side_effect=AssertionError("a judgement looked at something else"))
-    with (
-        mock.patch("builtins.open", forbidden),
-        mock.patch("os.urandom", forbidden),
-        mock.patch("time.time", forbidden),
-        mock.patch.object(random, "random", forbidden),
-    ):
-        assert said(turned) == first == said(policy)
+    with watched() as told:
+        first, again, other = said(policy), said(policy), said(turned)
+    assert not told, "a judgement looked at something else"
+    assert first == again == other

@@ -12,10 +12,10 @@ from typing import Any
 from mpc_engine.errors import EngineError, catalogue
 from mpc_engine.ledger.charge import Scope
 from mpc_engine.party.receipt import check_receipt
+from tests.faults.universal import has_opened
 from tests.party.household import Household, crosstab, with_policy
 
 SPENT = ("COMMITTED", "PATTERN", "OPENED", "SIGNED", "RELEASED", "LOST", "ADOPTED")
-OPENED = ("OPENED", "SIGNED", "RELEASED")
 REASONS = frozenset(cls.reason for cls in catalogue()) - {"INTERNAL"}
 _MARKS = ("Traceback", 'File "', "object at 0x", "line ", "sqlite", "pydantic", "errors.pydantic.dev")
 _FALLEN = ("party.failed", "session.failed", "session.publish_failed")
@@ -136,10 +136,7 @@ class Ordeal:
             if quiet:
                 assert not [row for row in rows if row.state in ("RESERVED", "COMPUTING")], number
         opened = {
-            row.ticket
-            for ledger in house.ledgers.values()
-            for row in ledger.sessions()
-            if row.state in OPENED
+            row.ticket for ledger in house.ledgers.values() for row in ledger.sessions() if has_opened(row)
         }
         for number, ledger in house.ledgers.items():
             debited = {row.ticket for row in ledger.sessions(*SPENT)}

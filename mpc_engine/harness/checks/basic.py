@@ -237,7 +237,8 @@ def _sessions(parties: dict[str, PartyRecord]) -> Iterator[str]:
         releases = {row.release_digest for row in found.values()} - {""}
         if len(releases) > 1:
             yield f"The session {ticket[:8]} has {len(releases)} releases."
-        if not releases and not any(row.state in _OPENING for row in found.values()):
+        # A party that has given a session up keeps the hash of the pattern that it saw.
+        if not releases and not any(row.state in _OPENING or row.pattern_hash for row in found.values()):
             continue
         unpaid = [name for name in parties if name not in found or found[name].state not in SPENT]
         if unpaid:
